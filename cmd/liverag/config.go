@@ -1,0 +1,308 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/liverag/liverag/internal/config"
+)
+
+// Config holds every setting. Field values from defaultConfig are the defaults; the tags are described in package config, and
+// docs/CONFIG.md is made from them.
+type Config struct {
+	// File is the configuration file.
+	File string `name:"config" file:"no" doc:"The configuration file, YAML. Without it, liverag.yaml in the working directory is read if it is there."`
+	// Data is the data directory.
+	Data string `name:"data" doc:"Directory for the embedded log and the embedded store. One process at a time uses it."`
+	// Listen is the API's address.
+	Listen string `name:"listen" doc:"Address of the API and the web page, as host:port. If the default port is taken, up moves on to the next free one; an address that was asked for and is taken is an error."`
+	// InsecureListen allows Listen to be reachable from other machines without auth.
+	InsecureListen bool `name:"insecure_listen" doc:"Allow listen to be reachable from other machines although there is no authentication: anybody who reaches it can read and write everything."`
+	// Server is the base URL of the running liverag that client verbs talk to. Empty: see findServer.
+	Server string `name:"server" doc:"Base URL of the running liverag that a verb talks to. Empty: the one that runs on the data directory, else http:// and the listen address."`
+	// Corpus names the topics and collections.
+	Corpus string `name:"corpus" doc:"Name of the corpus, and of its topic: a small letter, then small letters, digits and _, at most 63."`
+
+	Kafka     KafkaConfig     `name:"kafka"`
+	Mapping   MappingConfig   `name:"mapping"`
+	Documents DocumentsConfig `name:"documents"`
+	Log       LogConfig       `name:"log"`
+
+	// Chunker, Tokens, Overlap, Tokenizer, Embedder and Long are the recipe of the first generation.
+	Chunker   string `name:"chunker" oneof:"markdown recursive token whole" doc:"How documents are cut. markdown: at headings first, then like recursive. recursive: at paragraphs, lines, sentences, words. token: windows of tokens. whole: not at all."`
+	Tokens    int    `name:"tokens" min:"1" max:"8192" doc:"Token budget of a chunk."`
+	Overlap   int    `name:"overlap" min:"0" max:"8191" doc:"Tokens that neighbouring chunks share. Less than tokens."`
+	Tokenizer string `name:"tokenizer" oneof:"cl100k_base o200k_base minilm" doc:"What tokens counts. minilm counts word pieces, with the two that frame an input."`
+	Embedder  string `name:"embedder" doc:"The model, as provider/name: local/static (in the binary), or hash/384 (word hashing of any dimension, for tests and for measuring the system without a model)."`
+	Long      string `name:"long" oneof:"split truncate reject" doc:"What happens to a chunk over the model's limit. split: embedded in pieces, their mean kept. truncate: cut off, and counted. reject: to the dead letters."`
+
+	HTTP      HTTPConfig      `name:"http"`
+	Freshness FreshnessConfig `name:"freshness"`
+	Indexer   IndexerConfig   `name:"indexer"`
+	Cache     CacheConfig     `name:"cache"`
+
+	LogLevel  string `name:"log_level" oneof:"debug info warn error" doc:"The least severe messages that are written to standard error."`
+	LogFormat string `name:"log_format" oneof:"text json" doc:"How messages are written."`
+}
+
+// KafkaConfig says which log to use. Without brokers it is the one embedded in the process.
+type KafkaConfig struct {
+	Brokers []string `name:"brokers" flag:"kafka" doc:"Kafka's bootstrap addresses, as host:port. Empty: the single-node log embedded in the process, kept in the data directory."`
+	// Partitions and ReplicationFactor are of topics that are created.
+	Partitions        int        `name:"partitions" min:"1" max:"10000" doc:"Partitions of a topic that is created. It can't change under an index."`
+	ReplicationFactor int        `name:"replication_factor" min:"-1" max:"32767" doc:"Copies of a topic that is created; -1 leaves it to the cluster."`
+	TLS               TLSConfig  `name:"tls"`
+	SASL              SASLConfig `name:"sasl"`
+}
+
+// TLSConfig is how the connection to the brokers is encrypted.
+type TLSConfig struct {
+	Enabled            bool   `name:"enabled" doc:"Encrypt the connections to the brokers."`
+	CAFile             string `name:"ca_file" doc:"PEM file of the authorities that may sign the brokers' certificates. Empty: the system's."`
+	CertFile           string `name:"cert_file" doc:"PEM file of the client's certificate, with key_file."`
+	KeyFile            string `name:"key_file" doc:"PEM file of the client's private key, with cert_file."`
+	ServerName         string `name:"server_name" doc:"Name that the brokers' certificates must be for. Empty: the host of each broker's address."`
+	InsecureSkipVerify bool   `name:"insecure_skip_verify" doc:"Accept any certificate. Only for trying things out: it protects from nobody who can intercept."`
+}
+
+// SASLConfig is how the client proves who it is.
+type SASLConfig struct {
+	Mechanism string `name:"mechanism" oneof:"PLAIN SCRAM-SHA-256 SCRAM-SHA-512 OAUTHBEARER" doc:"How to log in to the brokers. Empty: not at all."`
+	User      string `name:"user" doc:"User name for PLAIN and SCRAM."`
+	Password  string `name:"password" secret:"true" doc:"Password for PLAIN and SCRAM."`
+	Token     string `name:"token" secret:"true" doc:"Bearer token for OAUTHBEARER."`
+}
+
+// MappingConfig reads a topic whose values have another shape. Each is an expression over the value.
+type MappingConfig struct {
+	ID        string            `name:"id" doc:"Where the document's id is. Empty: the record's key."`
+	Text      string            `name:"text" doc:"Where the text is. Setting it turns the mapping on."`
+	Title     string            `name:"title" doc:"Where the title is."`
+	URL       string            `name:"url" doc:"Where the URL is."`
+	Deleted   string            `name:"deleted" doc:"True for a value that means a deletion; a null value always does."`
+	UpdatedAt string            `name:"updated_at" doc:"Where the time of change at the origin is. Empty: the record's timestamp."`
+	Tenant    string            `name:"tenant" doc:"Where the tenant is."`
+	Metadata  map[string]string `name:"metadata" doc:"Metadata fields, each with where its value is."`
+}
+
+// DocumentsConfig bounds documents.
+type DocumentsConfig struct {
+	MaxBytes config.Bytes `name:"max_bytes" min:"1KiB" max:"512MiB" doc:"The longest text of a document. A longer one is refused with document_too_large."`
+}
+
+// LogConfig bounds the embedded log.
+type LogConfig struct {
+	MaxBytes config.Bytes `name:"max_bytes" min:"1MiB" doc:"Size of the embedded log at which writes are refused with log_full. Nothing is dropped."`
+}
+
+// HTTPConfig bounds what callers may ask for at once.
+type HTTPConfig struct {
+	MaxBody     config.Bytes `name:"max_body" min:"1KiB" max:"4GiB" doc:"The largest body of a request."`
+	MaxInFlight int          `name:"max_in_flight" min:"1" max:"1000000" doc:"Requests answered at the same time. Those above it are told to come back (503)."`
+}
+
+// FreshnessConfig is what freshness is promised.
+type FreshnessConfig struct {
+	SLO SLOConfig `name:"slo"`
+}
+
+// SLOConfig is the objective that GET /freshness reports on.
+type SLOConfig struct {
+	Target     time.Duration `name:"target" min:"1ms" doc:"Within this time a change is to be searchable."`
+	Percentile float64       `name:"percentile" min:"0.5" max:"1" doc:"For this share of the changes."`
+}
+
+// IndexerConfig bounds the pipeline.
+type IndexerConfig struct {
+	MaxInFlightBytes config.Bytes `name:"max_in_flight_bytes" min:"1MiB" doc:"Changes being indexed at once, in bytes. Above it partitions pause."`
+}
+
+// CacheConfig bounds the cache of vectors.
+type CacheConfig struct {
+	MaxBytes config.Bytes `name:"max_bytes" min:"0" doc:"Size on disk of the cache of vectors that replays reuse. 0 turns it off."`
+}
+
+func defaultConfig() Config {
+	return Config{
+		Data:      "liverag-data",
+		Listen:    "127.0.0.1:8080",
+		Corpus:    "documents",
+		Kafka:     KafkaConfig{Partitions: 8, ReplicationFactor: -1},
+		Documents: DocumentsConfig{MaxBytes: 8 << 20},
+		Log:       LogConfig{MaxBytes: 1 << 30},
+		Chunker:   "markdown",
+		Tokens:    200,
+		Tokenizer: "cl100k_base",
+		Embedder:  "local/static",
+		Long:      "split",
+		HTTP:      HTTPConfig{MaxBody: 64 << 20, MaxInFlight: 256},
+		Freshness: FreshnessConfig{SLOConfig{Target: 2 * time.Second, Percentile: 0.99}},
+		Indexer:   IndexerConfig{MaxInFlightBytes: 64 << 20},
+		Cache:     CacheConfig{MaxBytes: 512 << 20},
+		LogLevel:  "info",
+		LogFormat: "text",
+	}
+}
+
+const (
+	envPrefix   = "LIVERAG_"
+	defaultFile = "liverag.yaml"
+)
+
+// envIgnored are variables with our prefix that are no settings: LIVERAG_SHARED and LIVERAG_TEST_KAFKA choose what the tests run against.
+var envIgnored = []string{"LIVERAG_SHARED", "LIVERAG_TEST_KAFKA"}
+
+// loadConfig joins defaults, file, environment and flags, and checks the result. What it returns besides an error is good enough to
+// show, not to run with.
+func loadConfig(environ []string, flags []config.FlagValue) (*Config, *config.Settings, error) {
+	cfg := defaultConfig()
+	src := config.Sources{Environ: environ, Prefix: envPrefix, Ignore: envIgnored, Flags: flags}
+	path, named := configFile(environ, flags)
+	content, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		src.File, src.Content = path, content
+		cfg.File = path
+	case named || !errors.Is(err, fs.ErrNotExist):
+		return &cfg, nil, fmt.Errorf("config: can't read the configuration file: %w", err)
+	}
+	settings, err := config.Load(&cfg, src)
+	if err != nil {
+		return &cfg, settings, err
+	}
+	return &cfg, settings, cfg.validate(settings)
+}
+
+// configFile finds the file's name before anything else is known. named tells whether somebody asked for it.
+func configFile(environ []string, flags []config.FlagValue) (path string, named bool) {
+	for _, f := range flags {
+		if f.Name == "config" && f.Value != "" {
+			path, named = f.Value, true
+		}
+	}
+	if named {
+		return path, named
+	}
+	for _, pair := range environ {
+		if value, ok := strings.CutPrefix(pair, envPrefix+"CONFIG="); ok && value != "" {
+			return value, true
+		}
+	}
+	return defaultFile, false
+}
+
+var (
+	nameForm  = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+	modelForm = regexp.MustCompile(`^[a-z0-9-]+/[^\s]+$`)
+)
+
+// validate checks what the tags can't say.
+func (c *Config) validate(s *config.Settings) error {
+	var errs []error
+	fail := func(name, detail string, args ...any) { errs = append(errs, s.Errorf(name, detail, args...)) }
+
+	if c.Data == "" {
+		fail("data", "must name a directory")
+	}
+	if host, err := checkAddress(c.Listen); err != nil {
+		fail("listen", "%v", err)
+	} else if !c.InsecureListen && !isLoopback(host) {
+		fail("listen", "%s can be reached from other machines, and there is no authentication: listen on 127.0.0.1, or set insecure_listen to true", c.Listen)
+	}
+	if c.Server != "" {
+		if u, err := url.Parse(c.Server); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			fail("server", "%q is no base URL: write it like http://127.0.0.1:8080", c.Server)
+		}
+	}
+	if !nameForm.MatchString(c.Corpus) {
+		fail("corpus", "%q is no name: a small letter, then small letters, digits and _, at most 63", c.Corpus)
+	}
+	if c.Overlap >= c.Tokens {
+		fail("overlap", "must be less than tokens (%d), not %d", c.Tokens, c.Overlap)
+	}
+	if !modelForm.MatchString(c.Embedder) {
+		fail("embedder", "%q is no model: write it as provider/name, like local/static or hash/384", c.Embedder)
+	}
+	if c.Documents.MaxBytes > c.HTTP.MaxBody {
+		fail("documents.max_bytes", "must fit into http.max_body (%s), not be %s", c.HTTP.MaxBody, c.Documents.MaxBytes)
+	}
+	c.Kafka.validate(fail)
+	if m := c.Mapping; m.Text == "" {
+		for _, other := range []struct {
+			name string
+			set  bool
+		}{{"id", m.ID != ""}, {"title", m.Title != ""}, {"url", m.URL != ""}, {"deleted", m.Deleted != ""},
+			{"updated_at", m.UpdatedAt != ""}, {"tenant", m.Tenant != ""}, {"metadata", len(m.Metadata) > 0}} {
+			if other.set {
+				fail("mapping."+other.name, "has no effect without mapping.text")
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *KafkaConfig) validate(fail func(name, detail string, args ...any)) {
+	for _, broker := range k.Brokers {
+		if _, err := checkAddress(broker); err != nil {
+			fail("kafka.brokers", "%v", err)
+		}
+	}
+	t := k.TLS
+	if t.Enabled && len(k.Brokers) == 0 {
+		fail("kafka.tls.enabled", "has no effect without kafka.brokers")
+	}
+	if !t.Enabled && t != (TLSConfig{}) {
+		fail("kafka.tls.enabled", "must be true, or every other kafka.tls setting be removed")
+	}
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		fail("kafka.tls.cert_file", "and kafka.tls.key_file belong together: set both or none")
+	}
+	switch sasl := k.SASL; sasl.Mechanism {
+	case "":
+		if sasl != (SASLConfig{}) {
+			fail("kafka.sasl.mechanism", "must be set for the other kafka.sasl settings to have an effect: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
+		}
+	case "OAUTHBEARER":
+		if sasl.Token == "" {
+			fail("kafka.sasl.token", "is required by OAUTHBEARER; set it in the file or as %sKAFKA_SASL_TOKEN", envPrefix)
+		}
+	default:
+		if sasl.User == "" {
+			fail("kafka.sasl.user", "is required by %s", sasl.Mechanism)
+		}
+		if sasl.Password == "" {
+			fail("kafka.sasl.password", "is required by %s; set it in the file or as %sKAFKA_SASL_PASSWORD", sasl.Mechanism, envPrefix)
+		}
+	}
+	if k.SASL.Mechanism != "" && len(k.Brokers) == 0 {
+		fail("kafka.sasl.mechanism", "has no effect without kafka.brokers")
+	}
+}
+
+// checkAddress wants host:port and returns the host.
+func checkAddress(address string) (host string, err error) {
+	host, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%q is no address: write it as host:port, like 127.0.0.1:8080", address)
+	}
+	return host, nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
