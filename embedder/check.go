@@ -1,0 +1,75 @@
+package embedder
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// unitTolerance is how far a vector's length may be from 1: wide enough for a provider that rounds to half precision.
+const unitTolerance = 1e-2
+
+// Check verifies an answer against the contract: a vector an input, each [dim], of finite numbers, of unit length or all zero.
+// The error is permanent: *Error with the input to blame, or with Input -1 where the count is wrong.
+func Check(name string, dim, inputs int, vectors [][]float32) error {
+	if len(vectors) != inputs {
+		return &Error{Op: name, Input: -1, Err: fmt.Errorf("%d vectors for %d inputs", len(vectors), inputs)}
+	}
+	for i, v := range vectors {
+		if err := checkVector(dim, v); err != nil {
+			return &Error{Op: name, Input: i, Err: err}
+		}
+	}
+	return nil
+}
+
+func checkVector(dim int, v []float32) error {
+	if len(v) != dim {
+		return fmt.Errorf("a vector of %d dimensions, want %d", len(v), dim)
+	}
+	var square float64
+	for _, x := range v {
+		square += float64(x) * float64(x)
+	}
+	// A NaN or an infinity anywhere makes the sum one.
+	if math.IsNaN(square) || math.IsInf(square, 0) {
+		return fmt.Errorf("a vector with numbers that are not finite")
+	}
+	if length := math.Sqrt(square); square != 0 && math.Abs(length-1) > unitTolerance {
+		return fmt.Errorf("a vector of length %.4f, want 1", length)
+	}
+	return nil
+}
+
+// Blank reports whether an input is empty or white space alone, so that its vector is zero and no model need be asked.
+func Blank(input string) bool { return strings.TrimSpace(input) == "" }
+
+// Wrapper is implemented by embedders that stand before another one.
+type Wrapper interface {
+	Unwrap() Embedder
+}
+
+// TokenizerOf finds the tokenizer of a model under any number of wrappers.
+func TokenizerOf(e Embedder) (Tokenizer, bool) {
+	for {
+		if t, ok := e.(Tokenizer); ok {
+			return t, true
+		}
+		w, ok := e.(Wrapper)
+		if !ok {
+			return nil, false
+		}
+		e = w.Unwrap()
+	}
+}
+
+// bytesAToken is the rule of thumb for English where a model has no tokenizer here.
+const bytesAToken = 4
+
+// counterOf counts an input's tokens by the model's own tokenizer, or else estimates them from bytes, rounded up.
+func counterOf(e Embedder) func(string) int {
+	if t, ok := TokenizerOf(e); ok {
+		return t.CountTokens
+	}
+	return func(input string) int { return (len(input) + bytesAToken - 1) / bytesAToken }
+}
