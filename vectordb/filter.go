@@ -27,4 +27,6 @@ type Filter struct {
 	Value  any
 	Values []any
 	Sub    []*Filter
+
+	set map[any]struct{} // of Values, where there are many; see index
 }
