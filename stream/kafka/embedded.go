@@ -1,0 +1,385 @@
+package kafka
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// EmbeddedConfig says where the embedded log lives. Only Dir is required.
+type EmbeddedConfig struct {
+	// Dir holds the log; it is created if absent, and locked while the log is open.
+	Dir string
+	// MaxBytes is the size on disk from which writes are refused. Default: 1 GiB.
+	MaxBytes int64
+	// Listen is a loopback address HOST:PORT on which other programs reach the log with Kafka's protocol. Default: none.
+	Listen string
+	// Logger tells of compactions and of what the broker warns of. Default: slog.Default().
+	Logger *slog.Logger
+}
+
+// Embedded is a single-node broker in this process that keeps its records in a directory and syncs every write.
+//
+// Nothing is lost by a crash after it was acknowledged; what was written and not acknowledged may be there twice. It has
+// no replicas: whoever needs the log to survive its disk runs Kafka.
+type Embedded struct {
+	cfg      EmbeddedConfig
+	cluster  *kfake.Cluster
+	listener *listener
+	lock     *os.File
+	format   format
+
+	mu    sync.Mutex
+	size  int64 // at the last look
+	added int64 // since then, an estimate
+
+	closeOnce sync.Once
+}
+
+// format is the marker file of an embedded log's directory.
+type format struct {
+	Format  string `json:"format"`
+	Version int    `json:"version"`
+	// Compacted is the log's size after its last compaction.
+	Compacted int64 `json:"compacted_bytes"`
+}
+
+const (
+	formatName    = "liverag embedded log"
+	formatVersion = 1
+
+	// A log this small is not worth compacting at start; one larger than the second figure would hold the start up too long,
+	// and is compacted only when it is full.
+	compactAbove = 32 << 20
+	compactBelow = 200 << 20
+
+	// lookEvery is after how many written bytes the size on disk is looked at again.
+	lookEvery = 8 << 20
+)
+
+// OpenEmbedded starts the broker. It fails when another process has the directory, and when the directory's format is not
+// the one it knows.
+func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
+	cfg.Logger = logger(cfg.Logger)
+	if cfg.MaxBytes <= 0 {
+		cfg.MaxBytes = 1 << 30
+	}
+	if cfg.Dir == "" {
+		return nil, errors.New("embedded log: no directory given: set --data")
+	}
+	if cfg.Listen != "" {
+		host, _, err := net.SplitHostPort(cfg.Listen)
+		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return nil, fmt.Errorf("embedded log: %q is no loopback address HOST:PORT; it has no authentication, so it listens nowhere else", cfg.Listen)
+		}
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	e := &Embedded{cfg: cfg}
+	if e.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
+		return nil, fmt.Errorf("embedded log: directory %s: %w", cfg.Dir, err)
+	}
+	defer func() {
+		if err != nil {
+			e.lock.Close()
+		}
+	}()
+	if err := e.readFormat(); err != nil {
+		return nil, err
+	}
+	if err := e.recover(); err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if e.size, err = sizeOf(e.logDir()); err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if grown := e.size > 2*e.format.Compacted; grown && e.size > compactAbove && e.size < compactBelow || e.size > e.cfg.MaxBytes && e.size > e.format.Compacted {
+		if err := e.compact(); err != nil {
+			return nil, fmt.Errorf("embedded log: compact: %w", err)
+		}
+	}
+	if e.listener, err = listen(cfg.Listen); err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if e.cluster, err = start(e.logDir(), e.listener, cfg.Logger); err != nil {
+		e.listener.Close()
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if cfg.Listen != "" {
+		e.guard()
+	}
+	return e, nil
+}
+
+func (e *Embedded) logDir() string { return filepath.Join(e.cfg.Dir, "log") }
+
+// start runs a broker on a directory.
+func start(dir string, l *listener, log *slog.Logger) (*kfake.Cluster, error) {
+	return kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.ClusterID("liverag"),
+		kfake.DataDir(dir),
+		kfake.SyncWrites(),
+		kfake.ListenFn(func(_, _ string) (net.Listener, error) { return l, nil }),
+		kfake.WithLogger(brokerLogger{log}),
+		kfake.BrokerConfigs(map[string]string{
+			// The cleaner rewrites a log in place, so that a crash in the middle loses it, and it applies the default retention of
+			// seven days to compacted topics too. It must never run by itself: see compact.
+			"log.cleaner.backoff.ms": "3153600000000",
+			"log.retention.ms":       "-1",
+			"log.retention.bytes":    "-1",
+		}),
+	)
+}
+
+// Brokers are the addresses for Config.Brokers.
+func (e *Embedded) Brokers() []string { return []string{e.listener.Addr().String()} }
+
+// Dialer connects without a socket, whatever the address; it is for Config.Dialer.
+func (e *Embedded) Dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) { return e.listener.dial(ctx) }
+}
+
+// Size is the log's size on disk in bytes, and the size from which writes are refused.
+func (e *Embedded) Size() (bytes, limit int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.size + e.added, e.cfg.MaxBytes
+}
+
+// Close stops the broker, saves its state and unlocks the directory.
+func (e *Embedded) Close() error {
+	e.closeOnce.Do(func() {
+		e.cluster.Close()
+		e.listener.Close()
+		e.lock.Close()
+	})
+	return nil
+}
+
+func (e *Embedded) readFormat() error {
+	path := filepath.Join(e.cfg.Dir, "format.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(e.logDir()); err == nil {
+			return fmt.Errorf("embedded log: %s is missing beside a log; restore it, or choose another directory with --data", path)
+		}
+		e.format = format{Format: formatName, Version: formatVersion}
+		return e.writeFormat()
+	}
+	if err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	if err := json.Unmarshal(b, &e.format); err != nil || e.format.Format != formatName {
+		return fmt.Errorf("embedded log: %s is not the marker of an embedded log; choose another directory with --data", path)
+	}
+	if e.format.Version != formatVersion {
+		return fmt.Errorf("embedded log: directory %s has format version %d, this program knows version %d; use the program that wrote it to export its documents, and import them into a new directory",
+			e.cfg.Dir, e.format.Version, formatVersion)
+	}
+	return nil
+}
+
+func (e *Embedded) writeFormat() error {
+	b, err := json.Marshal(e.format)
+	if err != nil {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	path := filepath.Join(e.cfg.Dir, "format.json")
+	f, err := os.Create(path + ".tmp")
+	if err == nil {
+		_, err = f.Write(append(b, '\n'))
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = os.Rename(path+".tmp", path)
+	}
+	if err == nil {
+		err = syncDir(e.cfg.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("embedded log: write format: %w", err)
+	}
+	return nil
+}
+
+// admit refuses records that would grow the log over its limit. Deletions, access changes, dead letters and control records
+// may go a little further, so that there is a way out.
+func (e *Embedded) admit(records []*kgo.Record) error {
+	n, frees := int64(0), true
+	for _, r := range records {
+		n += int64(len(r.Key)+len(r.Value)) + 100
+		for _, h := range r.Headers {
+			n += int64(len(h.Key) + len(h.Value))
+		}
+		corpus := !strings.HasSuffix(r.Topic, ".dlq") && !strings.HasSuffix(r.Topic, ".control")
+		frees = frees && (!corpus || r.Value == nil || strings.HasSuffix(string(r.Key), stream.AccessSuffix))
+	}
+	if !e.room(n, frees) {
+		return e.full()
+	}
+	return nil
+}
+
+// room tells whether n more bytes may be written, and counts them if so.
+func (e *Embedded) room(n int64, frees bool) bool {
+	limit := e.cfg.MaxBytes
+	if frees {
+		limit += limit/16 + 1<<20
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.size+e.added+n > limit || e.added > lookEvery {
+		// The estimate ignores compression: look before refusing.
+		if size, err := sizeOf(e.logDir()); err == nil {
+			e.size, e.added = size, 0
+		}
+	}
+	if e.size+e.added+n > limit {
+		return false
+	}
+	e.added += n
+	return true
+}
+
+func (e *Embedded) full() error {
+	size, limit := e.Size()
+	return fmt.Errorf("%w: %d of %d bytes in %s: raise log.max_bytes, or delete documents and restart, which compacts the log; deletions are still accepted", stream.ErrLogFull, size, limit, e.cfg.Dir)
+}
+
+// sizeOf adds the sizes of the files under dir; a dir that is absent has none.
+func sizeOf(dir string) (int64, error) {
+	var n int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case d.Type().IsRegular():
+			info, err := d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			n += info.Size()
+		}
+		return nil
+	})
+	return n, err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// compact rewrites the log without what later records replaced. The broker's compaction deletes a partition's files before
+// it writes them anew, so it works on a copy, which then takes the log's place.
+func (e *Embedded) compact() error {
+	began, before := time.Now(), e.size
+	work := filepath.Join(e.cfg.Dir, "log.compact")
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	if err := os.CopyFS(work, os.DirFS(e.logDir())); err != nil {
+		return err
+	}
+	l, err := listen("")
+	if err != nil {
+		return err
+	}
+	cluster, err := start(work, l, e.cfg.Logger)
+	if err != nil {
+		return err
+	}
+	cluster.Compact()
+	cluster.Close()
+	l.Close()
+	if e.size, err = sizeOf(work); err != nil {
+		return err
+	}
+	// The size goes first: when the rest fails, the log is merely compacted later than it could be.
+	e.format.Compacted = e.size
+	if err := e.writeFormat(); err != nil {
+		return err
+	}
+	if err := e.swap(work); err != nil {
+		return err
+	}
+	e.cfg.Logger.Info("embedded log compacted", "before", before, "after", e.size, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// swap puts a finished copy in the log's place. recover finishes what a crash interrupts.
+func (e *Embedded) swap(work string) error {
+	if err := syncTree(work); err != nil {
+		return err
+	}
+	old := filepath.Join(e.cfg.Dir, "log.old")
+	if err := os.Rename(e.logDir(), old); err != nil {
+		return err
+	}
+	if err := os.Rename(work, e.logDir()); err != nil {
+		return err
+	}
+	if err := syncDir(e.cfg.Dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
+}
+
+// recover puts the directory in order after a crash during a compaction.
+func (e *Embedded) recover() error {
+	old := filepath.Join(e.cfg.Dir, "log.old")
+	if _, err := os.Stat(e.logDir()); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(old, e.logDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errors.Join(os.RemoveAll(old), os.RemoveAll(filepath.Join(e.cfg.Dir, "log.compact")))
+}
+
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+}
+
+// brokerLogger passes on what the broker warns of.
+type brokerLogger struct{ *slog.Logger }
+
+func (l brokerLogger) Logf(level kfake.LogLevel, format string, args ...any) {
+	switch level {
+	case kfake.LogLevelError:
+		l.Error("embedded log: " + fmt.Sprintf(format, args...))
+	case kfake.LogLevelWarn:
+		l.Warn("embedded log: " + fmt.Sprintf(format, args...))
+	}
+}

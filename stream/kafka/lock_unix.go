@@ -1,0 +1,31 @@
+//go:build unix
+
+package kafka
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// lockFile takes an exclusive lock that the kernel gives back when the process ends, however it ends.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner, _ := os.ReadFile(path)
+		f.Close()
+		return nil, fmt.Errorf("is in use by process %s (%w): stop that process, or choose another directory with --data", strings.TrimSpace(string(owner)), err)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return f, nil
+}
