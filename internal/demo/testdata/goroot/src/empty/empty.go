@@ -1,0 +1,4 @@
+// Package empty exports nothing.
+package empty
+
+func x() {}

@@ -1,0 +1,6 @@
+package zebra
+
+import "testing"
+
+// TestExported is a test.
+func TestExported(t *testing.T) {}

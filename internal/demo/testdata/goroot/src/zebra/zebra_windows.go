@@ -1,0 +1,4 @@
+package zebra
+
+// OnWindows is not on the documented system.
+func OnWindows() {}
