@@ -21,3 +21,17 @@ func LaneOf(ctx context.Context) Lane {
 	lane, _ := ctx.Value(laneKey{}).(Lane)
 	return lane
 }
+
+// OnLane is inner with every call on one lane.
+func OnLane(inner Embedder, lane Lane) Embedder { return onLane{inner, lane} }
+
+type onLane struct {
+	Embedder
+	lane Lane
+}
+
+func (e onLane) Unwrap() Embedder { return e.Embedder }
+
+func (e onLane) Embed(ctx context.Context, role Role, inputs []string) ([][]float32, error) {
+	return e.Embedder.Embed(WithLane(ctx, e.lane), role, inputs)
+}
