@@ -95,7 +95,7 @@ type MappingConfig struct {
 
 // DocumentsConfig bounds documents.
 type DocumentsConfig struct {
-	MaxBytes config.Bytes `name:"max_bytes" min:"1KiB" max:"512MiB" doc:"The longest text of a document. A longer one is refused with document_too_large."`
+	MaxBytes config.Bytes `name:"max_bytes" min:"1KiB" max:"256MiB" doc:"The longest text of a document. A longer one is refused with document_too_large."`
 }
 
 // LogConfig bounds the embedded log.
@@ -135,7 +135,7 @@ func defaultConfig() Config {
 		Data:      "liverag-data",
 		Listen:    "127.0.0.1:8080",
 		Corpus:    "documents",
-		Kafka:     KafkaConfig{Partitions: 8, ReplicationFactor: -1},
+		Kafka:     KafkaConfig{Partitions: 4, ReplicationFactor: -1},
 		Documents: DocumentsConfig{MaxBytes: 8 << 20},
 		Log:       LogConfig{MaxBytes: 1 << 30},
 		Chunker:   "markdown",

@@ -95,6 +95,15 @@ const (
 // verbs is the whole command line.
 func verbs() []verb {
 	return []verb{
+		putVerb(),
+		rmVerb(),
+		importVerb(),
+		queryVerb(),
+		generationsVerb(),
+		replayVerb(),
+		promoteVerb(),
+		rollbackVerb(),
+		dropVerb(),
 		configVerb(),
 		versionVerb(),
 	}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/liverag/liverag/vectordb"
+)
+
+func generationsVerb() verb {
+	return verb{
+		name: "generations", group: groupGenerations,
+		summary: "List the indexes of the corpus, their recipes and how far each is",
+		about:   "A generation is a whole index of the corpus, built from the log by one recipe: a chunker and a model. The alias live names the one that answers.",
+		examples: []example{
+			{"what there is, and which one answers", "liverag generations"},
+			{"the name of the live one", "liverag generations --json | jq -r '.generations[] | select(.alias | index(\"live\")) | .name'"},
+		},
+		settings: clientSettings,
+		setup:    func(*flag.FlagSet) action { return runGenerations },
+	}
+}
+
+// generation is one of GET /generations.
+type generation struct {
+	Name     string          `json:"name"`
+	Alias    []string        `json:"alias"`
+	State    string          `json:"state"`
+	Recipe   vectordb.Recipe `json:"recipe"`
+	Progress struct {
+		Changes        int64   `json:"changes"`
+		Of             int64   `json:"of"`
+		Percent        float64 `json:"percent"`
+		ETA            string  `json:"eta"`
+		Documents      int64   `json:"documents"`
+		Chunks         int64   `json:"chunks"`
+		TokensEmbedded int64   `json:"tokens_embedded"`
+		TokensReused   int64   `json:"tokens_reused"`
+		CostUSD        float64 `json:"cost_usd"`
+	} `json:"progress"`
+	Trouble *struct {
+		Detail string `json:"detail"`
+	} `json:"trouble"`
+}
+
+// recipe spells a recipe in short: markdown 200, local/static.
+func (g *generation) recipe() string {
+	c, e := g.Recipe.Chunker, g.Recipe.Embedder
+	text := fmt.Sprintf("%s %d", c.Strategy, c.Tokens)
+	if c.Overlap > 0 {
+		text += fmt.Sprintf(" overlap %d", c.Overlap)
+	}
+	if c.Tokenizer != "" && c.Tokenizer != defaultConfig().Tokenizer {
+		text += " of " + c.Tokenizer
+	}
+	text += ", " + e.Model
+	if e.Long != "" && e.Long != defaultConfig().Long {
+		text += " " + e.Long
+	}
+	return plain(text)
+}
+
+// reuse is the share of the tokens that were not embedded again.
+func (g *generation) reuse() string {
+	all := g.Progress.TokensEmbedded + g.Progress.TokensReused
+	if all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f %%", 100*float64(g.Progress.TokensReused)/float64(all))
+}
+
+func runGenerations(ctx context.Context, c *call) error {
+	if len(c.Args) > 0 {
+		return &usageError{detail: "generations takes no arguments"}
+	}
+	var raw json.RawMessage
+	if err := c.client(ctx).do(ctx, "GET", "/generations", nil, &raw, options{}); err != nil {
+		return err
+	}
+	if c.JSON {
+		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
+		return nil
+	}
+	var answer struct {
+		Generations []generation `json:"generations"`
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return fmt.Errorf("the server does not answer like liverag: %w", err)
+	}
+	rows := [][]string{}
+	for _, g := range answer.Generations {
+		state := plain(g.State)
+		if g.State == "building" {
+			state = fmt.Sprintf("building %.0f %%", g.Progress.Percent)
+			if g.Progress.ETA != "" {
+				state += ", " + plain(g.Progress.ETA) + " to go"
+			}
+		}
+		rows = append(rows, []string{
+			plain(g.Name), plain(strings.Join(g.Alias, ",")), state, g.recipe(),
+			thousands(g.Progress.Documents), thousands(g.Progress.Chunks), thousands(g.Progress.TokensEmbedded), g.reuse(),
+		})
+	}
+	c.Out.table([]string{"NAME", "ALIAS", "STATE", "RECIPE", "DOCUMENTS", "CHUNKS", "TOKENS EMBEDDED", "REUSED"}, rows)
+	for _, g := range answer.Generations {
+		if g.Trouble != nil && g.Trouble.Detail != "" {
+			c.Out.Printf("%s %s: %s\n", c.Out.bad("trouble"), plain(g.Name), plain(g.Trouble.Detail))
+		}
+	}
+	return nil
+}
+
+// generationPath is where a generation lives.
+func generationPath(name, action string) string {
+	path := "/generations/" + url.PathEscape(name)
+	if action != "" {
+		path += "/" + action
+	}
+	return path
+}
+
+// oneName wants exactly one argument, a generation's name.
+func oneName(c *call, verb string) (string, error) {
+	if len(c.Args) != 1 {
+		return "", &usageError{detail: verb + " needs the NAME of one generation", hint: "`liverag generations` lists them"}
+	}
+	if !nameForm.MatchString(c.Args[0]) {
+		return "", &usageError{detail: fmt.Sprintf("%q can't be the name of a generation", c.Args[0]), hint: "`liverag generations` lists them"}
+	}
+	return c.Args[0], nil
+}
+
+// moveAlias makes a call that moves live, and says to where.
+func moveAlias(ctx context.Context, c *call, path string) error {
+	begin := time.Now()
+	var raw json.RawMessage
+	if err := c.client(ctx).do(ctx, "POST", path, nil, &raw, options{}); err != nil {
+		return withGenerationHint(err)
+	}
+	if c.JSON {
+		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
+		return nil
+	}
+	var g generation
+	if err := json.Unmarshal(raw, &g); err != nil {
+		return fmt.Errorf("the server does not answer like liverag: %w", err)
+	}
+	c.Out.Printf("%s answers now (%s), after %s\n", c.Out.good(plain(g.Name)), g.recipe(), short(time.Since(begin)))
+	return nil
+}

@@ -1,0 +1,403 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+)
+
+func importVerb() verb {
+	return verb{
+		name: "import", group: groupDocuments, args: "PATH…",
+		summary: "Bring in folders of text, Markdown and HTML, or NDJSON files, and follow them",
+		about: `A PATH is a folder, a file of text, Markdown or HTML, or NDJSON (.ndjson, .jsonl, or - for standard input): one document a line, like {"id":"a","text":"…"}, or {"id":"a","deleted":true}.
+
+In a folder, a file's id is its path below the folder with slashes, its title the first heading or the HTML title, its updated_at the time of its last change. Hidden files, links to folders, and what holds no text are left out and counted. Importing again costs nothing for what has not changed: nothing is embedded twice.
+
+What is imported counts as history: live changes go first, and freshness is measured without it. With --watch the folders are followed from then on until Ctrl-C: each file that is saved, renamed or deleted is changed in the index too. A file that is deleted while nobody watches stays in the index: rm deletes it.`,
+		examples: []example{
+			{"bring in a folder and follow every edit", "liverag import docs --watch"},
+			{"a dump, until all of it can be found", "liverag import dump.ndjson --wait 10m"},
+			{"two folders side by side, without drafts", "liverag import handbook --prefix handbook/ --exclude 'drafts/**'"},
+			{"source code too, as plain text", "liverag import . --include '*.md' --include '*.go'"},
+		},
+		settings: append([]string{"documents.max_bytes", "http.max_body"}, clientSettings...),
+		setup: func(fs *flag.FlagSet) action {
+			var f importFlags
+			fs.BoolVar(&f.watch, "watch", false, "follow the folders until Ctrl-C")
+			fs.StringVar(&f.prefix, "prefix", "", "`TEXT` put before every id")
+			fs.Var(&f.include, "include", "only files that match the `GLOB`, of whatever ending; repeatable. ** crosses folders; without a slash it is for the name alone")
+			fs.Var(&f.exclude, "exclude", "leave out files and folders that match the `GLOB`; repeatable")
+			fs.DurationVar(&f.wait, "wait", 0, "how long to wait until everything is searchable; 0 does not wait")
+			return func(ctx context.Context, c *call) error { return runImport(ctx, c, f) }
+		},
+	}
+}
+
+type importFlags struct {
+	watch            bool
+	prefix           string
+	include, exclude stringList
+	wait             time.Duration
+}
+
+// Limits of one request of an import.
+const (
+	batchLines = 500
+	batchBytes = 4 << 20
+	// importTimeout bounds one request. The server only has to write it to its log.
+	importTimeout = 2 * time.Minute
+	// busyTries is how often a request that the server is too busy for is sent.
+	busyTries = 60
+)
+
+// headerBackfill marks a request's documents as imported history.
+const headerBackfill = stream.HeaderBackfill
+
+func runImport(ctx context.Context, c *call, f importFlags) error {
+	if len(c.Args) == 0 {
+		return &usageError{detail: "import needs a PATH: a folder, a file, or - for NDJSON on standard input"}
+	}
+	filter, err := newFileFilter(f.include, f.exclude)
+	if err != nil {
+		return err
+	}
+	imp := &importer{
+		c: c, client: c.client(ctx), wait: f.wait,
+		reader: &reader{
+			prefix: f.prefix, filter: filter, in: c.In,
+			maxText: int64(c.Config.Documents.MaxBytes), maxLine: int(c.Config.HTTP.MaxBody),
+			skips: newSkips(), many: len(c.Args) > 1, ids: map[string]string{},
+		},
+		begin: time.Now(),
+	}
+	for _, path := range c.Args {
+		info, err := os.Stat(path)
+		switch {
+		case path == "-" && !f.watch:
+			continue
+		case path == "-":
+			return &usageError{detail: "--watch follows folders, not standard input"}
+		case err != nil:
+			return &usageError{detail: fmt.Sprintf("can't import %s: %v", path, unwrapPath(err))}
+		case f.watch && !info.IsDir():
+			return &usageError{detail: fmt.Sprintf("--watch follows folders, and %s is none", path)}
+		}
+	}
+	var w *watcher
+	if f.watch {
+		// The folders are watched before they are read, so that no edit falls in between.
+		if w, err = newWatcher(imp, c.Args); err != nil {
+			return err
+		}
+		defer w.close()
+	}
+	if err := imp.run(ctx, c.Args); err != nil {
+		return imp.interrupted(err)
+	}
+	if err := imp.summary(ctx); err != nil || w == nil {
+		return err
+	}
+	return w.run(ctx)
+}
+
+// importer sends what a reader finds to the server, a batch at a time, and keeps the tally.
+type importer struct {
+	c      *call
+	client *client
+	reader *reader
+	wait   time.Duration
+
+	begin    time.Time
+	total    int64 // bytes to read, 0 if not known
+	accepted int
+	bytes    int64
+	rejected []rejection
+	refused  int // counts all of them; rejected holds the first ones
+	token    string
+	printing sync.Mutex // of a watcher's lines
+}
+
+// rejection is a document that the server did not take.
+type rejection struct {
+	// Where is the file, with the line for NDJSON.
+	Where  string `json:"where"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"`
+}
+
+// maxRejections is how many rejections are kept to be shown.
+const maxRejections = 100
+
+// batch is the body of one request.
+type batch struct {
+	body  bytes.Buffer
+	where []string // of each line
+	read  int64    // bytes read from the sources by the end of the batch
+}
+
+func (imp *importer) run(ctx context.Context, paths []string) error {
+	if imp.c.Err.Watched {
+		imp.total = imp.reader.measure(paths)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	// One batch is filled while another is on its way. Sending stays in order, because a later line may change an earlier one's document.
+	batches, filled := make(chan *batch), make(chan error, 1)
+	go func() { filled <- imp.fill(ctx, paths, batches) }()
+	defer func() {
+		cancel()
+		if !slices.Contains(paths, "-") { // a read from a terminal or a pipe can't be broken off
+			<-filled
+		}
+	}()
+	for {
+		select {
+		case b := <-batches:
+			if err := imp.send(ctx, b); err != nil {
+				return err
+			}
+			imp.progress(b.read)
+		case err := <-filled:
+			filled <- err
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (imp *importer) fill(ctx context.Context, paths []string, batches chan<- *batch) error {
+	b := &batch{}
+	flush := func() error {
+		if len(b.where) == 0 {
+			return nil
+		}
+		b.read = imp.reader.read.Load()
+		select {
+		case batches <- b:
+			b = &batch{}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := imp.reader.each(ctx, paths, func(line []byte, where string) error {
+		if b.body.Len()+len(line) > batchBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		b.body.Write(line)
+		b.body.WriteByte('\n')
+		b.where = append(b.where, where)
+		if len(b.where) == batchLines {
+			return flush()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// batchAnswer is the answer to POST /documents.
+type batchAnswer struct {
+	Accepted int `json:"accepted"`
+	Rejected []struct {
+		Line   int    `json:"line"`
+		Code   string `json:"code"`
+		Detail string `json:"detail"`
+	} `json:"rejected"`
+	Token string `json:"token"`
+}
+
+// send delivers one batch, and comes back while the server is too busy for it. Sending a batch twice is harmless.
+func (imp *importer) send(ctx context.Context, b *batch) error {
+	var answer batchAnswer
+	opt := options{contentType: "application/x-ndjson", timeout: importTimeout, header: map[string]string{headerBackfill: "1"}}
+	for try := 1; ; try++ {
+		err := imp.client.do(ctx, "POST", "/documents", bytes.NewReader(b.body.Bytes()), &answer, opt)
+		if err == nil {
+			break
+		}
+		p, again := busy(err)
+		if !again || try == busyTries {
+			return explainWrite(err)
+		}
+		if err := sleep(ctx, max(p.RetryAfter, min(50*time.Millisecond<<min(try, 6), 2*time.Second))); err != nil {
+			return err
+		}
+	}
+	imp.accepted += answer.Accepted
+	imp.bytes += int64(b.body.Len())
+	imp.refused += len(answer.Rejected)
+	for _, r := range answer.Rejected {
+		where := fmt.Sprintf("line %d of a request", r.Line)
+		if r.Line >= 1 && r.Line <= len(b.where) {
+			where = b.where[r.Line-1]
+		}
+		if len(imp.rejected) < maxRejections {
+			imp.rejected = append(imp.rejected, rejection{where, r.Code, r.Detail})
+		}
+	}
+	if answer.Token != "" {
+		imp.token = answer.Token
+	}
+	return nil
+}
+
+// progress redraws the status line.
+func (imp *importer) progress(read int64) {
+	elapsed := time.Since(imp.begin)
+	text := fmt.Sprintf("%s, %s/s", count(imp.accepted, "document"), thousands(int64(float64(imp.accepted)/elapsed.Seconds())))
+	if imp.total > 0 && read > 0 {
+		share := min(float64(read)/float64(imp.total), 1)
+		text = fmt.Sprintf("%3.0f %%  %s, %s to go", 100*share, text, short(time.Duration(float64(elapsed)*(1-share)/share).Round(time.Second)))
+	}
+	imp.c.Err.Status("%s", text)
+}
+
+func (imp *importer) interrupted(err error) error {
+	imp.c.Err.clearStatus()
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
+	return withHint(fmt.Errorf("%w (after %s)", err, count(imp.accepted, "document")), "importing again from the start is harmless, and what has not changed costs nothing")
+}
+
+// importResult is the import for a program.
+type importResult struct {
+	Accepted      int         `json:"accepted"`
+	RejectedCount int         `json:"rejected_count"`
+	Rejected      []rejection `json:"rejected"`
+	Skipped       []skip      `json:"skipped"`
+	Took          string      `json:"took"`
+	Token         string      `json:"token"`
+	Searchable    *bool       `json:"searchable,omitempty"`
+}
+
+// summary prints what became of everything, and waits for it if asked to.
+func (imp *importer) summary(ctx context.Context) error {
+	took := time.Since(imp.begin)
+	out := imp.c.Out
+	imp.c.Err.clearStatus()
+	if !imp.c.JSON {
+		out.Printf("imported %s in %s (%s/s)\n", count(imp.accepted, "document"), short(took), thousands(int64(float64(imp.accepted)/took.Seconds())))
+		for _, s := range imp.reader.skips.list() {
+			out.Printf("%s %s\n", out.warn("left out"), plain(s.String()))
+		}
+		for _, r := range imp.rejected {
+			out.Printf("%s %s  %s: %s\n", out.bad("refused"), plain(r.Where), r.Code, plain(r.Detail))
+		}
+		if more := imp.refused - len(imp.rejected); more > 0 {
+			out.Printf("%s %s more\n", out.bad("refused"), thousands(int64(more)))
+		}
+	}
+	var searchable *bool
+	if imp.wait > 0 && imp.accepted > 0 {
+		done, err := imp.awaitSearchable(ctx)
+		if err != nil {
+			return err
+		}
+		searchable = &done
+	}
+	if imp.c.JSON {
+		if imp.rejected == nil {
+			imp.rejected = []rejection{}
+		}
+		if err := out.JSON(importResult{imp.accepted, imp.refused, imp.rejected, imp.reader.skips.list(), short(took), imp.token, searchable}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case imp.refused > 0:
+		return fmt.Errorf("%s refused by the server", count(imp.refused, "document"))
+	case imp.accepted == 0 && !imp.watching():
+		return withHint(errors.New("there was nothing to import"), "folders are searched for .md .markdown .html .htm .txt .text; --include 'GLOB' takes others")
+	}
+	return nil
+}
+
+func (imp *importer) watching() bool { return imp.reader.known != nil }
+
+// freshness is the part of GET /freshness that says how far the live generation is.
+type freshness struct {
+	Partitions []struct {
+		Partition     int32 `json:"partition"`
+		EndOffset     int64 `json:"end_offset"`
+		AppliedOffset int64 `json:"applied_offset"`
+		Lag           int64 `json:"lag"`
+	} `json:"partitions"`
+}
+
+// awaitSearchable polls until everything that is in the log now is searchable, and tells whether it came to that in time.
+func (imp *importer) awaitSearchable(ctx context.Context) (bool, error) {
+	begin := time.Now()
+	var first freshness
+	if err := imp.client.do(ctx, "GET", "/freshness", nil, &first, options{}); err != nil {
+		return false, err
+	}
+	ends, missing := map[int32]int64{}, int64(0)
+	for _, p := range first.Partitions {
+		ends[p.Partition] = p.EndOffset
+		missing += max(p.EndOffset-p.AppliedOffset, 0)
+	}
+	now := first
+	for {
+		left := int64(0)
+		for _, p := range now.Partitions {
+			left += max(ends[p.Partition]-p.AppliedOffset, 0)
+		}
+		took := time.Since(begin)
+		if left == 0 {
+			if !imp.c.JSON {
+				imp.c.Out.Printf("all of it is %s, %s after the first of it was sent\n", imp.c.Out.good("searchable"), short(time.Since(imp.begin)))
+			}
+			return true, nil
+		}
+		if took >= imp.wait {
+			imp.c.Err.Printf("%s still to be indexed after %s: indexing goes on\n", count(left, "change"), short(took))
+			return false, nil
+		}
+		eta := ""
+		if done := missing - left; done > 0 {
+			eta = fmt.Sprintf(", %s to go", short(time.Duration(float64(took)*float64(left)/float64(done)).Round(time.Second)))
+		}
+		imp.c.Err.Status("indexing: %s left%s", count(left, "change"), eta)
+		if err := sleep(ctx, min(200*time.Millisecond, imp.wait-took)); err != nil {
+			return false, err
+		}
+		now = freshness{}
+		if err := imp.client.do(ctx, "GET", "/freshness", nil, &now, options{}); err != nil {
+			return false, err
+		}
+	}
+}
+
+// encodeLine spells a document as a line of POST /documents.
+func encodeLine(id string, doc *stream.Document) ([]byte, error) {
+	return json.Marshal(struct {
+		ID string `json:"id"`
+		*stream.Document
+	}{id, doc})
+}
+
+// unwrapPath takes the operation and the path off an error of the file system, which the caller has named already.
+func unwrapPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return errors.New(strings.TrimSpace(err.Error()))
+}
