@@ -1,6 +1,8 @@
 package chunker
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -40,13 +42,12 @@ func TestReferenceSpans(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			spans := map[string][][2]int{}
+			chunks := map[string][][]any{}
 			for _, chunk := range want.Chunks {
 				corpus := chunk[0].(string)
-				spans[corpus] = append(spans[corpus], [2]int{int(chunk[3].(float64)), int(chunk[4].(float64))})
+				chunks[corpus] = append(chunks[corpus], chunk)
 			}
-			equal, total := 0, 0
-			for corpus, want := range spans {
+			for corpus, want := range chunks {
 				data, err := os.ReadFile(filepath.Join(dir, "corpora", corpus+".md"))
 				if err != nil {
 					t.Fatal(err)
@@ -59,24 +60,26 @@ func TestReferenceSpans(t *testing.T) {
 					n++
 				}
 				points[len(text)] = n
-				got := map[[2]int]bool{}
-				chunks := c.Split("text/plain", text)
-				for _, c := range chunks {
-					got[[2]int{points[c.Start], points[c.End]}] = true
+				got := c.Split("text/plain", text)
+				if len(got) != len(want) {
+					t.Fatalf("%s: %d chunks, want %d", corpus, len(got), len(want))
 				}
-				for _, span := range want {
-					total++
-					if got[span] {
-						equal++
-					} else if total-equal <= 10 {
-						t.Errorf("%s: no chunk of code points %v", corpus, span)
+				misplaced := 0
+				for i, chunk := range got {
+					hash := sha256.Sum256([]byte(text[chunk.Start:chunk.End]))
+					if hex.EncodeToString(hash[:8]) != want[i][5] {
+						t.Fatalf("%s: chunk %d, %v, has another text than the reference's, %v", corpus, i, chunk, want[i])
+					}
+					if points[chunk.Start] != int(want[i][3].(float64)) || points[chunk.End] != int(want[i][4].(float64)) {
+						misplaced++
 					}
 				}
-				if len(chunks) != len(want) {
-					t.Errorf("%s: %d chunks, want %d", corpus, len(chunks), len(want))
+				// The reference looked its chunks up by their text, which found three short ones inside the chunk before them.
+				if misplaced > 2 {
+					t.Errorf("%s: %d of %d chunks have the reference's text elsewhere", corpus, misplaced, len(got))
 				}
+				t.Logf("%s: %d chunks equal, %d of them with another offset in the reference", corpus, len(got), misplaced)
 			}
-			t.Logf("%d of %d spans are equal", equal, total)
 		})
 	}
 }

@@ -36,7 +36,8 @@ func (c *token) Split(_, text string) []Chunk {
 			end = at(last)
 			n = r.count(start, end)
 		}
-		if r.skip(start, end) < end {
+		adds := len(chunks) == 0 || end > chunks[len(chunks)-1].End
+		if adds && r.skip(start, end) < end {
 			chunks = append(chunks, Chunk{Start: start, End: end, Tokens: n})
 		}
 		if last == len(ends) {
