@@ -13,9 +13,9 @@ import (
 // Hash embeds by hashing words: no model, no weights, next to no time. It is for measuring and testing the system around a model;
 // what it finds is what shares words with the question.
 //
-// Every word, and with a smaller weight every pair of neighbouring words, is hashed to one of Dim counters and to a sign
-// (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009). A counter's square root is kept, which damps frequent words, and
-// the vector is scaled to unit length. Counting is in integers, so the result is the same on every machine.
+// Every word is hashed to one of Dim counters and to a sign (Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009) and counted there
+// with the number of its letters up to eight, since short words are the common ones (Zipf). A counter's square root is kept, which damps what
+// comes often, and the vector is scaled to unit length. Counting is in integers, so the result is the same on every machine.
 type Hash struct {
 	dim  int
 	name string
@@ -44,7 +44,7 @@ func (h *Hash) MaxInput() int { return 0 }
 // CountTokens is the number of words and symbols.
 func (h *Hash) CountTokens(input string) int {
 	n := 0
-	eachWord(input, func(uint64) { n++ })
+	eachWord(input, func(uint64, int) { n++ })
 	return n
 }
 
@@ -64,10 +64,8 @@ func (h *Hash) Embed(ctx context.Context, _ Role, inputs []string) ([][]float32,
 	return out, nil
 }
 
-const (
-	wordWeight = 2
-	pairWeight = 1
-)
+// maxWeight is from how many bytes on a longer word weighs no more.
+const maxWeight = 8
 
 func (h *Hash) embed(vector []float32, counters []int64, input string) {
 	if strings.TrimSpace(input) == "" {
@@ -103,14 +101,7 @@ func (h *Hash) count(counters []int64, input string, signed bool) bool {
 		// The high half times dim, over 2^32: a bucket without a division (Lemire, "Fast Random Integer Generation in an Interval", 2019).
 		counters[(hash>>32)*dim>>32] += weight
 	}
-	var last uint64
-	eachWord(input, func(word uint64) {
-		add(word, wordWeight)
-		if last != 0 {
-			add(last*3+word, pairWeight)
-		}
-		last = word
-	})
+	eachWord(input, func(word uint64, size int) { add(word, int64(min(size, maxWeight))) })
 	for _, c := range counters {
 		if c != 0 {
 			return true
@@ -146,21 +137,21 @@ var asciiWord = func() (t [256]byte) {
 	return t
 }()
 
-// eachWord calls f with the hash, never 0, of each word (a run of letters, marks and digits, lower-cased) and of each symbol.
-func eachWord(input string, f func(hash uint64)) {
+// eachWord calls f with the hash and the bytes of each word (a run of letters, marks and digits, lower-cased) and of each symbol.
+func eachWord(input string, f func(hash uint64, size int)) {
 	h := uint64(fnvOffset)
-	in := false
+	in := 0 // bytes of the word so far
 	end := func() {
-		if in {
-			f(h | 1<<63)
-			h, in = fnvOffset, false
+		if in > 0 {
+			f(h, in)
+			h, in = fnvOffset, 0
 		}
 	}
 	for i := 0; i < len(input); {
 		c := input[i]
 		if low := asciiWord[c]; low != 0 {
 			h = (h ^ uint64(low)) * fnvPrime
-			in = true
+			in++
 			i++
 			continue
 		}
@@ -177,13 +168,13 @@ func eachWord(input string, f func(hash uint64)) {
 			var b [utf8.UTFMax]byte
 			for _, c := range b[:utf8.EncodeRune(b[:], r)] {
 				h = (h ^ uint64(c)) * fnvPrime
+				in++
 			}
-			in = true
 		case unicode.IsSpace(r):
 			end()
 		default:
 			end()
-			h, in = (h^uint64(r))*fnvPrime, true
+			h, in = (h^uint64(r))*fnvPrime, 1
 			end()
 		}
 	}
