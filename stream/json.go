@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -313,7 +314,14 @@ func (d *decoder) metadata() *Problem {
 		case c == '[':
 			v, p = d.strings(field)
 		case c == '-' || c >= '0' && c <= '9':
-			v, p = d.number(field)
+			var n number
+			if n, p = d.number(); p == nil {
+				f, err := strconv.ParseFloat(string(n), 64)
+				if err != nil {
+					return wrongType(field, "a number that fits 64 bits of floating point")
+				}
+				v = f
+			}
 		default:
 			b, ok := d.bool()
 			if !ok {
@@ -362,7 +370,7 @@ func (d *decoder) strings(field string) ([]string, *Problem) {
 }
 
 // number reads a number by JSON's grammar, which is narrower than strconv's.
-func (d *decoder) number(field string) (float64, *Problem) {
+func (d *decoder) number() (number, *Problem) {
 	start := d.pos
 	digits := func() bool {
 		from := d.pos
@@ -380,24 +388,20 @@ func (d *decoder) number(field string) (float64, *Problem) {
 	}
 	at('-')
 	if !at('0') && !digits() {
-		return 0, d.syntax()
+		return "", d.syntax()
 	}
 	if at('.') && !digits() {
-		return 0, d.syntax()
+		return "", d.syntax()
 	}
 	if at('e') || at('E') {
 		if !at('+') {
 			at('-')
 		}
 		if !digits() {
-			return 0, d.syntax()
+			return "", d.syntax()
 		}
 	}
-	v, err := strconv.ParseFloat(string(d.data[start:d.pos]), 64)
-	if err != nil {
-		return 0, wrongType(field, "a number that fits 64 bits of floating point")
-	}
-	return v, nil
+	return number(d.data[start:d.pos]), nil
 }
 
 // string reads a string, d.pos being at its quote.
@@ -446,7 +450,8 @@ func scanString(data []byte, pos int) (end int, plain bool) {
 
 // unescape resolves the escapes of raw, which starts at byte offset of the data.
 func (d *decoder) unescape(field string, raw []byte, offset int) (string, *Problem) {
-	out := make([]byte, 0, len(raw))
+	var out strings.Builder
+	out.Grow(len(raw))
 	for i := 0; i < len(raw); {
 		n := bytes.IndexByte(raw[i:], '\\')
 		if n < 0 {
@@ -458,17 +463,17 @@ func (d *decoder) unescape(field string, raw []byte, offset int) (string, *Probl
 				return "", d.syntax()
 			}
 		}
-		out = append(out, raw[i:i+n]...)
+		out.Write(raw[i : i+n])
 		if i += n; i == len(raw) {
 			break
 		}
 		// A string never ends with a single backslash: scanString skips the byte after it.
 		switch c := raw[i+1]; c {
 		case '"', '\\', '/':
-			out = append(out, c)
+			out.WriteByte(c)
 			i += 2
 		case 'b', 'f', 'n', 'r', 't':
-			out = append(out, "\b\f\n\r\t"[bytes.IndexByte([]byte("bfnrt"), c)])
+			out.WriteByte("\b\f\n\r\t"[strings.IndexByte("bfnrt", c)])
 			i += 2
 		case 'u':
 			r, ok := hex4(raw[i:])
@@ -484,13 +489,13 @@ func (d *decoder) unescape(field string, raw []byte, offset int) (string, *Probl
 				}
 				i += 6
 			}
-			out = utf8.AppendRune(out, r)
+			out.WriteRune(r)
 		default:
 			d.pos = offset + i
 			return "", d.syntax()
 		}
 	}
-	return string(out), nil
+	return out.String(), nil
 }
 
 // hex4 reads the code unit of an escape \uXXXX that b starts with.
@@ -504,7 +509,7 @@ func hex4(b []byte) (rune, bool) {
 		case c >= '0' && c <= '9':
 			c -= '0'
 		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			c = c|0x20 - 'a' + 10
+			c = c | 0x20 - 'a' + 10
 		default:
 			return 0, false
 		}

@@ -1,8 +1,8 @@
 package stream
 
 import (
+	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // DecodeRecord says what a log record means. It sets Kind, Tenant, ID, Document, ACL, Backfill, Size, Problem and Raw;
@@ -22,44 +22,37 @@ func DecodeRecord(raw *Raw, mapping *Mapping, maxBytes int) Change {
 }
 
 func (c *Change) decode(mapping *Mapping, maxBytes int) *Problem {
-	if mapping != nil && mapping.ID != nil {
+	raw := c.Raw
+	key, access := strings.CutSuffix(string(raw.Key), AccessSuffix)
+	if mapping != nil && !access {
 		return c.decodeMapped(mapping, maxBytes)
 	}
-	raw := c.Raw
 	if raw.Key == nil {
 		return &Problem{CodeKeyMissing, "the record has no key; the key is the document's id"}
 	}
-	key, access := strings.CutSuffix(string(raw.Key), AccessSuffix)
 	c.Tenant, c.ID = SplitKey(key)
-	if strings.Contains(key, TenantSeparator) && c.Tenant == "" {
+	if c.Tenant == "" && strings.Contains(key, TenantSeparator) {
 		return &Problem{CodeIDInvalid, "the tenant is empty"}
 	}
 	if p := checkNames(c.Tenant, c.ID); p != nil {
 		return p
 	}
+	var p *Problem
 	switch {
-	case access && raw.Value == nil:
-		c.Kind = Access
-		return nil
 	case access:
 		c.Kind = Access
-		d := decoder{data: raw.Value}
-		var p *Problem
-		c.ACL, p = d.access()
-		return p
+		if raw.Value != nil {
+			c.ACL, p = DecodeAccess(raw.Value)
+		}
 	case raw.Value == nil:
 		c.Kind = Delete
-		return nil
+	default:
+		c.Kind = Upsert
+		if c.Document, p = DecodeDocument(raw.Value, maxBytes); p == nil {
+			p = c.agree()
+		}
 	}
-	c.Kind = Upsert
-	if mapping != nil {
-		return c.decodeMapped(mapping, maxBytes)
-	}
-	var p *Problem
-	if c.Document, p = DecodeDocument(raw.Value, maxBytes); p != nil {
-		return p
-	}
-	return c.agree()
+	return p
 }
 
 // agree makes the document's tenant and the key's one.
@@ -79,7 +72,7 @@ func (d *decoder) access() ([]string, *Problem) {
 	var acl []string
 	p := d.object("", func(key string) *Problem {
 		if key != "acl" {
-			return &Problem{CodeUnknownField, "the field " + quote(key) + " is unknown; an access record has \"acl\" only"}
+			return &Problem{CodeUnknownField, "the field " + strconv.Quote(key) + " is unknown; an access record has \"acl\" only"}
 		}
 		if acl != nil {
 			return notJSON(`the field "acl" is there twice`)
@@ -151,11 +144,4 @@ func PartitionKey(key []byte) []byte {
 		return key[:n]
 	}
 	return key
-}
-
-func quote(s string) string {
-	if !utf8.ValidString(s) {
-		s = strings.ToValidUTF8(s, "\uFFFD")
-	}
-	return `"` + s + `"`
 }
