@@ -187,7 +187,7 @@ func FuzzWhole(f *testing.F)     { fuzz(f, Whole) }
 // Random joints of the pieces that strategies look for.
 func TestRandom(t *testing.T) {
 	alphabet := []string{"word ", "word", " ", "\n", "\n\n", "\r\n", ". ", "?", "!", "# H\n", "\n## Sub title\n", "---\n", "===\n", "```\n", "- item\n", "  indented\n", "| a | b |\n", "|---|---|\n", "<!--", "-->", "😀", "中文", "\xff", "\xf0\x9f", strings.Repeat("x", 200), strings.Repeat("long line of text ", 30), "\t"}
-	rounds := 400
+	rounds := 200
 	if testing.Short() {
 		rounds = 60
 	}
@@ -206,11 +206,11 @@ func TestRandom(t *testing.T) {
 
 // Texts of millions of bytes without the borders that strategies look for must not go quadratic: this test would not end.
 func TestHuge(t *testing.T) {
-	n := 1 << 20
+	n := 1 << 18
 	if os.Getenv("LIVERAG_HUGE") != "" {
 		n = 8 << 20
 	} else if testing.Short() {
-		n = 1 << 17
+		n = 1 << 16
 	}
 	for _, unit := range []string{"a", "\n", " ", "😀", ".", "a.", "x\n", "- a\n", "# h\n", "word ", "\xff", "| a\n", "<!--", "9"} {
 		text := strings.Repeat(unit, n/len(unit))

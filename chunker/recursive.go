@@ -124,12 +124,17 @@ func (p *packer) emit(start, end int) bool {
 
 // fill cuts text[start:end], which has no better borders, into chunks as long as they may be.
 func (p *packer) fill(start, end int) {
+	done := start // where the last chunk ends
 	for {
 		start, end = p.trim(start, end)
 		if start == end {
 			return
 		}
 		to := p.cut(start, end, p.tokens)
+		if start < done && to <= done { // the overlap leaves no room for anything new
+			start = done
+			continue
+		}
 		for !p.emit(start, to) { // without the white space at its end a span may have a token more
 			_, trimmed := p.trim(start, to)
 			shorter := p.cut(start, trimmed, p.tokens)
@@ -142,10 +147,11 @@ func (p *packer) fill(start, end int) {
 		if to == end {
 			return
 		}
-		back := p.skip(p.tail(start, to, p.overlap), to)
-		if back <= start || back < to && p.cut(back, end, p.tokens) <= to {
-			back = to
+		done = to
+		if back := p.tail(start, to, p.overlap); back > start {
+			start = back
+		} else {
+			start = to
 		}
-		start = back
 	}
 }

@@ -108,7 +108,7 @@ func (r *ruler) cut(start, end, budget int) int {
 		return r.search(least, end, budget, func(at int) int { return r.count(start, at) })
 	}
 	limit := start
-	for width := budget * 6; ; width *= 2 { // twice the length where a token is longer than usual
+	for width := budget * 5; ; width *= 2 { // twice the length where a token is longer than usual
 		limit = min(end, start+width)
 		r.ends = r.encoding.AppendEnds(r.ends[:0], r.text[start:r.border(limit)])
 		if limit == end || len(r.ends) > budget {
