@@ -93,7 +93,7 @@ type Entry struct {
 
 // Write is one durable step.
 type Write struct {
-	// Revisions may hold several of one document; the newest wins.
+	// Revisions may hold several of one document; the newest wins. One whose version is already stored changes nothing, not even SearchableAt.
 	Revisions []Revision
 	// Checkpoint is, for each partition it names, the next offset that the writer has to read: everything below is applied with this
 	// write or was before. It is kept in the same durable step as Revisions and returned by Checkpoint. Stores that leave positions to consumer groups ignore it.
@@ -143,7 +143,7 @@ type Searcher interface {
 
 // Query says what to search for. A leg runs if its field is set.
 type Query struct {
-	// Vector is the dense leg: nearest by cosine, of unit length.
+	// Vector is the dense leg: nearest by cosine, of unit length. All zeros find nothing.
 	Vector []float32
 	// Text is the lexical leg: BM25 over Terms(Text).
 	Text string
@@ -156,7 +156,10 @@ type Query struct {
 	// Principals are the caller's; a document with an access list needs one of them.
 	Principals []string
 	// Fuse merges the legs into the order of the answer, and may cut it. It is called once, with candidates of the same view, best first.
-	// nil: the only leg's own order.
+	// nil: the only leg's own order. With both legs it is required.
+	//
+	// In each leg candidates of equal score stand in the order of Key, then of the chunk's Start and End. Where the depth cuts through candidates of equal score,
+	// which of them are left out is the store's choice.
 	Fuse func(dense, lexical []Candidate) []Candidate
 }
 

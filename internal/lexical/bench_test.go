@@ -77,7 +77,7 @@ func BenchmarkSearch(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				start := time.Now()
-				Search([]Part{x.part}, []uint32{benchEntries}, x.stats, Defaults, x.queries[i%len(x.queries)], c.depth, c.accept)
+				Search([]Part{x.part}, []uint32{benchEntries}, x.stats, defaults, x.queries[i%len(x.queries)], c.depth, c.accept)
 				took = append(took, time.Since(start))
 				i++
 			}

@@ -14,6 +14,8 @@ import (
 	"testing"
 )
 
+var defaults = Params{K1: 1.2, B: 0.75}
+
 var seedFlag = flag.Uint64("seed", 0, "seed of the property tests; 0 takes LEXICAL_SEED or a random one")
 
 func seed(t testing.TB) uint64 {
@@ -162,7 +164,7 @@ func TestSearchEqualsDefinition(t *testing.T) {
 				if r.IntN(4) == 0 {
 					query = append(query, query[0], "never-there")
 				}
-				params := []Params{Defaults, {0.9, 0.4}, {2, 1}, {0.5, 0}}[r.IntN(4)]
+				params := []Params{defaults, {0.9, 0.4}, {2, 1}, {0.5, 0}}[r.IntN(4)]
 				modulus := uint32(1 + r.IntN(3)*r.IntN(30))
 				live := func(part int, ord uint32) bool { return m.parts[part][ord].live && ord%modulus == 0 }
 				depth := 1 + r.IntN(40)
@@ -247,7 +249,7 @@ func TestSealWithGaps(t *testing.T) {
 		t.Errorf("%d entries, %d terms, %d postings", s.Len(), s.Terms(), s.Postings())
 	}
 	var ords []uint32
-	for _, m := range Search([]Part{s}, []uint32{13}, stats, Defaults, []string{"a"}, 10, nil) {
+	for _, m := range Search([]Part{s}, []uint32{13}, stats, defaults, []string{"a"}, 10, nil) {
 		ords = append(ords, m.Ord)
 	}
 	if !slices.Equal(ords, []uint32{0, 6, 9, 12}) {
@@ -257,7 +259,7 @@ func TestSealWithGaps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Search([]Part{empty, NewMem()}, []uint32{0, 0}, NewStats(), Defaults, []string{"a"}, 10, nil); len(got) != 0 {
+	if got := Search([]Part{empty, NewMem()}, []uint32{0, 0}, NewStats(), defaults, []string{"a"}, 10, nil); len(got) != 0 {
 		t.Errorf("nothing holds %v", got)
 	}
 }
@@ -280,9 +282,9 @@ func TestVeryFrequentTerm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := mod.search(Defaults, []string{"x", "y"}, 3, nil)
+	want := mod.search(defaults, []string{"x", "y"}, 3, nil)
 	for _, p := range []Part{m, s} {
-		if got := Search([]Part{p}, []uint32{300}, stats, Defaults, []string{"x", "y"}, 3, nil); !slices.Equal(got, want) {
+		if got := Search([]Part{p}, []uint32{300}, stats, defaults, []string{"x", "y"}, 3, nil); !slices.Equal(got, want) {
 			t.Errorf("%T: got %v, want %v", p, got, want)
 		}
 	}
@@ -298,7 +300,7 @@ func TestReadersDuringAdd(t *testing.T) {
 		wg.Go(func() {
 			for {
 				limit := added.Load()
-				got := Search([]Part{m}, []uint32{limit}, stats, Defaults, []string{"all", "odd"}, entries, nil)
+				got := Search([]Part{m}, []uint32{limit}, stats, defaults, []string{"all", "odd"}, entries, nil)
 				if len(got) != int(limit) {
 					t.Errorf("reader %d: %d of %d entries", g, len(got), limit)
 					return
@@ -391,7 +393,7 @@ func use(b []byte) {
 	stats := NewStats()
 	stats.Add([]string{"t0", "t1"})
 	for _, q := range [][]string{{"t0"}, {"t0", "t1", "t2", "t3", "t150"}, {"t299", "t5"}, {"zzz", ""}} {
-		Search([]Part{s}, []uint32{uint32(s.Len())}, stats, Defaults, q, 5, nil)
+		Search([]Part{s}, []uint32{uint32(s.Len())}, stats, defaults, q, 5, nil)
 	}
 	Merge([]*Sealed{s}, []func(uint32) (uint32, bool){all})
 }

@@ -17,9 +17,6 @@ type Params struct {
 	B float64
 }
 
-// Defaults were measured on SciFact and Cranfield; see BenchmarkParams in package vectordb.
-var Defaults = Params{K1: 1.2, B: 0.75}
-
 // IDF is Lucene's: ln(1 + (n-df+½)/(df+½)), which is never negative. n counts the live entries, df those with the term.
 func IDF(df, n int) float64 {
 	df = min(df, n) // a reader's view may be older than the counts
