@@ -101,14 +101,10 @@ func appendRank(b []byte, first int, leg string, r *LegRank) []byte {
 
 // appendAbout appends what a document says of itself, as further members of an object.
 func appendAbout(b []byte, r *vectordb.Revision) []byte {
-	if r.Title != "" {
-		b = append(b, `,"title":`...)
-		b = appendString(b, r.Title)
-	}
-	if r.URL != "" {
-		b = append(b, `,"url":`...)
-		b = appendString(b, r.URL)
-	}
+	b = append(b, `,"title":`...)
+	b = appendString(b, r.Title)
+	b = append(b, `,"url":`...)
+	b = appendString(b, r.URL)
 	b = append(b, `,"metadata":`...)
 	b = appendMetadata(b, r.Metadata)
 	b = append(b, `,"updated_at":`...)
