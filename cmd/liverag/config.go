@@ -4,15 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/liverag/liverag/internal/config"
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/stream/kafka"
 )
 
 // Config holds every setting. Field values from defaultConfig are the defaults; the tags are described in package config, and
@@ -81,16 +85,56 @@ type SASLConfig struct {
 	Token     string `name:"token" secret:"true" doc:"Bearer token for OAUTHBEARER."`
 }
 
-// MappingConfig reads a topic whose values have another shape. Each is an expression over the value.
+// MappingConfig reads a topic whose values have another shape. Each is an expression as stream.ParseExpr reads it.
 type MappingConfig struct {
-	ID        string            `name:"id" doc:"Where the document's id is. Empty: the record's key."`
-	Text      string            `name:"text" doc:"Where the text is. Setting it turns the mapping on."`
-	Title     string            `name:"title" doc:"Where the title is."`
-	URL       string            `name:"url" doc:"Where the URL is."`
-	Deleted   string            `name:"deleted" doc:"True for a value that means a deletion; a null value always does."`
-	UpdatedAt string            `name:"updated_at" doc:"Where the time of change at the origin is. Empty: the record's timestamp."`
-	Tenant    string            `name:"tenant" doc:"Where the tenant is."`
-	Metadata  map[string]string `name:"metadata" doc:"Metadata fields, each with where its value is."`
+	ID          string            `name:"id" doc:"Where the document's id is, as in $.pk. Empty: the record's key."`
+	Text        string            `name:"text" doc:"Where the text is, as in $.title + \"\\n\\n\" + $.body. Setting it turns the mapping on."`
+	ContentType string            `name:"content_type" doc:"Where the content type is. Empty: text/plain."`
+	Title       string            `name:"title" doc:"Where the title is."`
+	URL         string            `name:"url" doc:"Where the URL is."`
+	Deleted     string            `name:"deleted" doc:"What is true of a value that means a deletion, as in $.op == \"d\". A null value always does."`
+	UpdatedAt   string            `name:"updated_at" doc:"Where the time of change at the origin is: RFC 3339, or Unix time in seconds down to nanoseconds. Empty: the record's timestamp."`
+	Tenant      string            `name:"tenant" doc:"Where the tenant is."`
+	ACL         string            `name:"acl" doc:"Where the list of principals is that may read the document."`
+	Metadata    map[string]string `name:"metadata" doc:"Metadata fields, each with where its value is."`
+}
+
+// mapping parses the expressions; nil if there are none. An error is a *config.Error that names the setting.
+func (m *MappingConfig) mapping() (*stream.Mapping, error) {
+	out := &stream.Mapping{}
+	var errs []error
+	parse := func(name, source string, into *stream.Expr) {
+		if source == "" {
+			return
+		}
+		var err error
+		if *into, err = stream.ParseExpr(source); err != nil {
+			errs = append(errs, &config.Error{Setting: "mapping." + name, Detail: err.Error()})
+		} else if m.Text == "" {
+			errs = append(errs, &config.Error{Setting: "mapping." + name, Detail: "has no effect without mapping.text"})
+		}
+	}
+	parse("id", m.ID, &out.ID)
+	parse("text", m.Text, &out.Text)
+	parse("content_type", m.ContentType, &out.ContentType)
+	parse("title", m.Title, &out.Title)
+	parse("url", m.URL, &out.URL)
+	parse("deleted", m.Deleted, &out.Deleted)
+	parse("updated_at", m.UpdatedAt, &out.UpdatedAt)
+	parse("tenant", m.Tenant, &out.Tenant)
+	parse("acl", m.ACL, &out.ACL)
+	for _, field := range slices.Sorted(maps.Keys(m.Metadata)) {
+		var e stream.Expr
+		parse("metadata", m.Metadata[field], &e)
+		if out.Metadata == nil {
+			out.Metadata = map[string]stream.Expr{}
+		}
+		out.Metadata[field] = e
+	}
+	if err := errors.Join(errs...); err != nil || m.Text == "" {
+		return nil, err
+	}
+	return out, nil
 }
 
 // DocumentsConfig bounds documents.
@@ -235,16 +279,8 @@ func (c *Config) validate(s *config.Settings) error {
 		fail("documents.max_bytes", "must fit into http.max_body (%s), not be %s", c.HTTP.MaxBody, c.Documents.MaxBytes)
 	}
 	c.Kafka.validate(fail)
-	if m := c.Mapping; m.Text == "" {
-		for _, other := range []struct {
-			name string
-			set  bool
-		}{{"id", m.ID != ""}, {"title", m.Title != ""}, {"url", m.URL != ""}, {"deleted", m.Deleted != ""},
-			{"updated_at", m.UpdatedAt != ""}, {"tenant", m.Tenant != ""}, {"metadata", len(m.Metadata) > 0}} {
-			if other.set {
-				fail("mapping."+other.name, "has no effect without mapping.text")
-			}
-		}
+	if _, err := c.Mapping.mapping(); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -305,4 +341,16 @@ func isLoopback(host string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
+}
+
+// kafka is how stream/kafka takes the settings of a cluster; the caller adds what is not about the connection.
+func (k *KafkaConfig) kafka() kafka.Config {
+	return kafka.Config{
+		Brokers: k.Brokers, Partitions: int32(k.Partitions), ReplicationFactor: int16(k.ReplicationFactor),
+		TLS: kafka.TLS{
+			Enable: k.TLS.Enabled, CAFile: k.TLS.CAFile, CertFile: k.TLS.CertFile, KeyFile: k.TLS.KeyFile,
+			ServerName: k.TLS.ServerName, InsecureSkipVerify: k.TLS.InsecureSkipVerify,
+		},
+		SASL: kafka.SASL{Mechanism: k.SASL.Mechanism, User: k.SASL.User, Password: k.SASL.Password, Token: k.SASL.Token},
+	}
 }

@@ -62,6 +62,10 @@ func printVerbHelp(t *terminal, v *verb, fs *flag.FlagSet) {
 	t.Printf("\n%s\n", t.bold("Flags:"))
 	fs.VisitAll(func(f *flag.Flag) {
 		name, usage := flag.UnquoteUsage(f)
+		if name == "int" {
+			name = "n"
+		}
+		name = strings.ToUpper(name)
 		switch f.DefValue {
 		case "", "false", "0", "0s":
 		default:

@@ -104,6 +104,7 @@ func verbs() []verb {
 		promoteVerb(),
 		rollbackVerb(),
 		dropVerb(),
+		doctorVerb(),
 		configVerb(),
 		versionVerb(),
 	}

@@ -152,7 +152,7 @@ func plain(text string) string {
 }
 
 // count spells a number with its noun: 1 document, 12,345 documents.
-func count[N ~int | ~int64](n N, noun string) string {
+func count[N ~int | ~int32 | ~int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
