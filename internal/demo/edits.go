@@ -213,7 +213,7 @@ var standardNotes = []note{
 	{"net/http", "func ListenAndServe", false, [2]string{
 		"Usage note: a server started this way has no timeouts at all, so one idle stranger can hold a goroutine for days. Fill in a Server and call its own method instead.",
 		"Usage note: the call blocks for as long as the server runs, and its error is never nil. A program that has more to do starts it in a goroutine.",
-	}, [2]string{"server started without timeouts, idle stranger holds a goroutine for days", "does starting a web server block the rest of the program"}},
+	}, [2]string{"server started without timeouts, idle stranger holds a goroutine for days", "call blocks for as long as the web server runs, start it in a goroutine"}},
 	{"net/http.Server", "func (*Server) Shutdown", false, [2]string{
 		"Usage note: give it a context with a deadline, or one download that never ends keeps the old process alive through the whole deployment.",
 		"Usage note: websockets are not waited for. Tell their goroutines to say goodbye before the call, through a function registered with RegisterOnShutdown.",
