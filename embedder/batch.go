@@ -422,20 +422,6 @@ func (b *Batcher) fail(p part, err error, blame bool) {
 	}
 }
 
-// reindexed is err as an *Error with another Input: indices of a request mean nothing to a caller.
-func reindexed(err error, op string, input int) error {
-	var failed *Error
-	if !errors.As(err, &failed) {
-		if input < 0 {
-			return err
-		}
-		return &Error{Op: op, Input: input, Err: err}
-	}
-	again := *failed
-	again.Input = input
-	return &again
-}
-
 // finish ends a call, once: it leaves the queue and the requests that carry its inputs. It needs mu.
 func (b *Batcher) finish(c *call, err error) {
 	if c.finished {

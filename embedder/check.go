@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -72,4 +73,34 @@ func counterOf(e Embedder) func(string) int {
 		return t.CountTokens
 	}
 	return func(input string) int { return (len(input) + bytesAToken - 1) / bytesAToken }
+}
+
+// reindexed is err as an *Error with another Input: indices of a request mean nothing to a caller.
+func reindexed(err error, op string, input int) error {
+	var failed *Error
+	switch {
+	case !errors.As(err, &failed):
+		if input < 0 {
+			return err
+		}
+		return &Error{Op: op, Input: input, Err: err}
+	case failed.Input == input:
+		return err
+	}
+	again := *failed
+	again.Input = input
+	if failed.Input < 0 {
+		// Keep what others have said about it, such as how often it was tried.
+		again.Op, again.Err = op, err
+	}
+	return &again
+}
+
+// movedBlame translates the Input of a failed call for some of the inputs: places[i] is where its i-th input was in the caller's.
+func movedBlame(err error, op string, places []int) error {
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Input < 0 || failed.Input >= len(places) {
+		return err
+	}
+	return reindexed(err, op, places[failed.Input])
 }
