@@ -148,7 +148,6 @@ type scratch struct {
 	long int    // its code points, all of them
 	// marks are the last code points of the word that canonical ordering may still change, by their place in word.
 	marks []mark
-	runes []rune
 }
 
 type mark struct {
