@@ -97,7 +97,7 @@ func meanNDCG(t *testing.T, model embedder.Embedder, dir string) float64 {
 	return sum / float64(len(gains))
 }
 
-func readTexts(t *testing.T, path string) (ids, texts []string) {
+func readTexts(t testing.TB, path string) (ids, texts []string) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
