@@ -95,7 +95,7 @@ const (
 	// DefaultWait is how long a query waits for After and MaxStaleness if the caller does not say.
 	DefaultWait = 2 * time.Second
 	// MaxWait is the longest that a query may wait.
-	MaxWait = time.Minute
+	MaxWait = 5 * time.Minute
 	// MaxTokens is how many tokens After may name.
 	MaxTokens = 1000
 )

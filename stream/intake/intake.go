@@ -25,8 +25,12 @@ import (
 // HeaderBackfill on a request marks its changes as imported history; ?backfill=1 does the same.
 const HeaderBackfill = "Liverag-Backfill"
 
+// OwnLimits are the routes whose bodies this package bounds itself, so that no other limit gets in the way: one of them is a stream of
+// any length, and a document that is too large has a code of its own.
+var OwnLimits = []string{"POST /documents", "PUT /documents/*"}
+
 // MaxWait is the longest that a request may wait for its change to be searchable.
-const MaxWait = time.Minute
+const MaxWait = 5 * time.Minute
 
 // maxAccess bounds the body of PUT /acl/{id}.
 const maxAccess = 1 << 20
