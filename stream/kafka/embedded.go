@@ -134,6 +134,7 @@ func start(dir string, l *listener, log *slog.Logger) (*kfake.Cluster, error) {
 		kfake.ClusterID("liverag"),
 		kfake.DataDir(dir),
 		kfake.SyncWrites(),
+		kfake.GroupMinSessionTimeout(100*time.Millisecond),
 		kfake.ListenFn(func(_, _ string) (net.Listener, error) { return l, nil }),
 		kfake.WithLogger(brokerLogger{log}),
 		kfake.BrokerConfigs(map[string]string{

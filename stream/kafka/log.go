@@ -32,6 +32,7 @@ type Log struct {
 	client   *kgo.Client
 	topicID  [16]byte
 	identity stream.Identity
+	control  *register
 }
 
 var _ stream.Log = (*Log)(nil)
@@ -46,6 +47,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{cfg: cfg, topic: cfg.Corpus, health: &health{logger: cfg.Logger, down: map[string]time.Time{}}}
+	l.control = newRegister(l)
 	opts, err := cfg.options(l.health)
 	if err != nil {
 		return nil, err
@@ -70,6 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 
 // Close frees the connections. Sources must be closed first.
 func (l *Log) Close() error {
+	l.control.close()
 	l.client.Close()
 	return nil
 }
@@ -454,15 +457,33 @@ func logger(l *slog.Logger) *slog.Logger {
 	return l
 }
 
-// idOf is a topic's id, or zero where the broker has none.
-func (l *Log) idOf(ctx context.Context, topic string) [16]byte {
+// describe asks for one topic's id, zero where the broker has none, and its partitions.
+func (l *Log) describe(ctx context.Context, topic string) (kmsg.MetadataResponseTopic, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = kmsg.StringPtr(topic)
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, l.client)
-	if err != nil || len(resp.Topics) != 1 {
-		return [16]byte{}
+	if err != nil {
+		return kmsg.MetadataResponseTopic{}, l.unavailable("look up topic "+topic, err)
 	}
-	return resp.Topics[0].TopicID
+	if len(resp.Topics) != 1 {
+		return kmsg.MetadataResponseTopic{}, fmt.Errorf("look up topic %s: %w", topic, kerr.UnknownTopicOrPartition)
+	}
+	if err := kerr.ErrorForCode(resp.Topics[0].ErrorCode); err != nil {
+		return kmsg.MetadataResponseTopic{}, fmt.Errorf("look up topic %s: %w", topic, err)
+	}
+	return resp.Topics[0], nil
+}
+
+func (l *Log) partitionsOf(ctx context.Context, topic string) ([]int32, error) {
+	t, err := l.describe(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	ps := make([]int32, len(t.Partitions))
+	for i := range ps {
+		ps[i] = t.Partitions[i].Partition
+	}
+	return ps, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/stream"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -21,7 +22,9 @@ type reader struct {
 	log    *Log
 	topic  string
 	group  string
+	since  time.Time // where partitions without a committed offset start; zero: at the beginning
 	client *kgo.Client
+	ready  chan struct{}   // closed when client is set, which its own callbacks may come before
 	ctx    context.Context // ends with close
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -30,14 +33,15 @@ type reader struct {
 	// partition is under way once somebody else may own it.
 	commits sync.RWMutex
 
-	mu     sync.Mutex
-	wake   context.CancelFunc // interrupts the poll that next waits in
-	idle   bool               // next waits in a poll and has nothing to deliver
-	owned  map[int32]*partition
-	news   news
-	letGo  chan struct{} // closed when partitions that were reported as given away may go
-	handed bool          // they were reported
-	fatal  error
+	mu    sync.Mutex
+	wake  context.CancelFunc // interrupts the poll that next waits in
+	idle  bool               // next waits in a poll and has nothing to deliver
+	owned map[int32]*partition
+	news  news
+	away  bool          // the caller works on a batch
+	told  bool          // the caller was told of the partitions that are being given away
+	turn  chan struct{} // closed and replaced when one of the two changes
+	fatal error
 }
 
 // partition is one that the reader owns.
@@ -45,8 +49,10 @@ type partition struct {
 	next     int64 // the next offset to be read
 	reported int64 // what next was when the caller last heard of it
 	paused   bool
-	leaving  bool  // given away, and the caller may still commit it
-	seen     int64 // what next was when the end was observed last
+	leaving  bool   // given away, and the caller may still commit it
+	told     bool   // the caller knows that it is ours: what it commits before is from an earlier time
+	member   string // who we were in the group when it became ours
+	seen     int64  // what next was when the end was observed last
 }
 
 // news is what the caller of next has not been told.
@@ -68,8 +74,8 @@ type batch struct {
 // pollRecords bounds how much the caller works on between two looks at what changed.
 const pollRecords = 256
 
-func (l *Log) newReader(topic, group string, opts ...kgo.Opt) (*reader, error) {
-	r := &reader{log: l, topic: topic, group: group, owned: map[int32]*partition{}, news: news{ends: map[int32]stream.End{}}}
+func (l *Log) newReader(topic, group string, since time.Time, opts ...kgo.Opt) (*reader, error) {
+	r := &reader{log: l, topic: topic, group: group, since: since, owned: map[int32]*partition{}, turn: make(chan struct{}), ready: make(chan struct{}), news: news{ends: map[int32]stream.End{}}}
 	base, err := l.cfg.options(l.health)
 	if err != nil {
 		return nil, err
@@ -95,6 +101,11 @@ func (l *Log) newReader(topic, group string, opts ...kgo.Opt) (*reader, error) {
 			kgo.SessionTimeout(l.cfg.SessionTimeout),
 			kgo.HeartbeatInterval(min(3*time.Second, l.cfg.SessionTimeout/10)),
 			kgo.RebalanceTimeout(l.cfg.RebalanceTimeout),
+			kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+				settled, err := r.settle(ctx, offsets[topic])
+				return map[string]map[int32]kgo.Offset{topic: settled}, err
+			}),
+			kgo.OnPartitionsAssigned(func(ctx context.Context, _ *kgo.Client, _ map[string][]int32) { r.retained(ctx) }),
 			kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, ps map[string][]int32) { r.giveUp(ps[topic], false) }),
 			kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, ps map[string][]int32) { r.giveUp(ps[topic], true) }),
 		)
@@ -103,67 +114,157 @@ func (l *Log) newReader(topic, group string, opts ...kgo.Opt) (*reader, error) {
 		r.cancel()
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
+	close(r.ready)
 	r.done.Go(r.observe)
 	return r, nil
 }
 
 // assign makes partitions ours from the given offsets on.
 func (r *reader) assign(from map[int32]int64) {
+	member, _ := r.membership()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range slices.Sorted(maps.Keys(from)) {
 		if _, ok := r.owned[p]; ok {
 			continue
 		}
-		r.owned[p] = &partition{next: from[p], reported: from[p], seen: -1}
+		r.owned[p] = &partition{next: from[p], reported: from[p], seen: -1, member: member}
 		r.news.assigned = append(r.news.assigned, stream.Position{Partition: p, Offset: from[p]})
 	}
 	r.interrupt()
 }
 
-// giveUp is called when a rebalance takes partitions away. It returns, and so lets the rebalance go on, only when the
-// caller of next has been told and has come back; the caller finishes and commits in between. The client's own means to
-// this end, BlockRebalanceOnPoll, would make a poll wait for this function, and so keep the caller from being told.
+// membership is who we are in the group now, and in which generation of it.
+func (r *reader) membership() (member string, generation int32) {
+	if r.group == "" {
+		return "", 0
+	}
+	<-r.ready
+	return r.client.GroupMetadata()
+}
+
+// giveUp is called when a rebalance is to begin, with no partitions, and when one takes partitions away. It returns, and so
+// lets the rebalance go on, only when the caller of next does not work on a batch and has been told and has come back: it
+// finishes and commits in between. The client's own means to this end, BlockRebalanceOnPoll, would make a poll wait for
+// this function, and so keep the caller from being told.
+//
+// A caller that stays away longer than a rebalance may take loses partitions. Where the broker waits for this member, it
+// throws it out; where it does not, because only some partitions are to move, they are given up here.
 func (r *reader) giveUp(partitions []int32, lost bool) {
+	member, _ := r.membership()
 	r.mu.Lock()
 	var ours []int32
 	for _, p := range partitions {
 		if part := r.owned[p]; part != nil && !part.leaving {
+			// A client that finds itself thrown out when it joins again says nothing, and later calls revoked what it had lost.
+			lost = lost || part.member != member
 			ours = append(ours, p)
 			part.leaving = true
 		}
 		delete(r.news.ends, p)
 	}
 	if lost {
-		for _, p := range partitions {
+		for _, p := range ours {
 			delete(r.owned, p)
 		}
 	}
-	if len(ours) == 0 {
-		r.mu.Unlock()
-		return
-	}
 	slices.Sort(ours)
+	r.told = len(ours) == 0
 	if lost {
 		r.news.lost = append(r.news.lost, ours...)
 	} else {
 		r.news.revoked = append(r.news.revoked, ours...)
 	}
-	letGo := make(chan struct{})
-	r.letGo, r.handed = letGo, false
 	r.interrupt()
+	var over <-chan time.Time
+	if len(ours) > 0 && !lost {
+		timer := time.NewTimer(r.log.cfg.RebalanceTimeout)
+		defer timer.Stop()
+		over = timer.C
+	}
+	for waiting := true; waiting && (r.away || !r.told); {
+		turn := r.turn
+		r.mu.Unlock()
+		select {
+		case <-turn:
+		case <-over:
+			waiting = false
+		case <-r.ctx.Done():
+			waiting = false
+		}
+		r.mu.Lock()
+	}
 	r.mu.Unlock()
 
-	select {
-	case <-letGo:
-	case <-r.ctx.Done():
-	}
 	r.commits.Lock()
 	defer r.commits.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range ours {
 		delete(r.owned, p)
+	}
+	if !r.told && !lost {
+		r.news.revoked, r.news.lost = nil, append(r.news.lost, ours...)
+	}
+}
+
+// retained is called after each rebalance, and looks for partitions that the client believes to have kept while it was
+// thrown out and joined again. Somebody else may have gone on with them, so they start anew from where the group is.
+func (r *reader) retained(ctx context.Context) {
+	member, _ := r.membership()
+	r.mu.Lock()
+	var stale []int32
+	for p, part := range r.owned {
+		if part.member != member && !part.leaving {
+			stale = append(stale, p)
+			delete(r.owned, p)
+			delete(r.news.ends, p)
+		}
+	}
+	slices.Sort(stale)
+	r.news.lost = append(r.news.lost, stale...)
+	r.interrupt()
+	r.mu.Unlock()
+	for len(stale) > 0 && ctx.Err() == nil {
+		bounded, cancel := r.log.within(ctx)
+		start, err := r.committed(bounded, stale)
+		cancel()
+		if err == nil {
+			offsets := map[int32]kgo.EpochOffset{}
+			for p, o := range start {
+				offsets[p] = kgo.EpochOffset{Epoch: -1, Offset: o}
+			}
+			r.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{r.topic: offsets})
+			r.assign(start)
+			return
+		}
+		r.log.cfg.Logger.Warn("the group's offsets can't be read; trying again", "group", r.group, "error", err)
+		r.pause(time.Second)
+	}
+}
+
+// committed is where the group is, or where it starts.
+func (r *reader) committed(ctx context.Context, partitions []int32) (map[int32]int64, error) {
+	offsets, err := kadm.NewClient(r.log.client).FetchOffsetsForTopics(ctx, r.group, r.topic)
+	if err != nil {
+		return nil, r.log.unavailable("fetch offsets of "+r.group, err)
+	}
+	at := map[int32]kgo.Offset{}
+	for _, p := range partitions {
+		at[p] = kgo.NewOffset()
+		if o, ok := offsets.Lookup(r.topic, p); ok && o.Err == nil && o.At >= 0 {
+			at[p] = kgo.NewOffset().At(o.At)
+		}
+	}
+	return r.resolve(ctx, at)
+}
+
+// set changes one of the flags that giveUp waits for. r.mu is held.
+func (r *reader) set(flag *bool, to bool) {
+	if *flag != to {
+		*flag = to
+		close(r.turn)
+		r.turn = make(chan struct{})
 	}
 }
 
@@ -188,10 +289,7 @@ var errClosed = errors.New("source is closed")
 // next blocks until there is something to tell.
 func (r *reader) next(ctx context.Context) (batch, error) {
 	r.mu.Lock()
-	if r.letGo != nil && r.handed {
-		close(r.letGo)
-		r.letGo = nil
-	}
+	r.set(&r.away, false)
 	r.mu.Unlock()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -217,6 +315,7 @@ func (r *reader) next(ctx context.Context) (batch, error) {
 		r.mu.Lock()
 		r.wake, r.idle = nil, false
 		b := r.collect(fetches)
+		r.set(&r.away, !b.empty())
 		r.mu.Unlock()
 		r.examine(ctx, fetches)
 		if !b.empty() {
@@ -262,8 +361,13 @@ func (r *reader) collect(fetches kgo.Fetches) batch {
 		b.ends = append(b.ends, r.news.ends[p])
 	}
 	r.news = news{ends: map[int32]stream.End{}}
+	for _, p := range b.assigned {
+		if part := r.owned[p.Partition]; part != nil {
+			part.told = true
+		}
+	}
 	if len(b.revoked)+len(b.lost) > 0 {
-		r.handed = true
+		r.set(&r.told, true)
 	}
 	return b
 }
@@ -352,7 +456,7 @@ func (r *reader) observe() {
 			if ends, err := r.log.listOffsets(ctx, r.topic, partitions, latest); err == nil {
 				r.learn(ctx, ends, at)
 			}
-			if time.Since(checked) > 5*time.Second {
+			if r.topic == r.log.topic && time.Since(checked) > 5*time.Second {
 				r.verify(ctx)
 				checked = time.Now()
 			}
@@ -414,11 +518,15 @@ func (r *reader) probe(ctx context.Context, p int32, from, end int64) (int64, er
 	if err != nil || leader < 0 {
 		return from, err
 	}
+	meta, err := r.log.describe(ctx, r.topic)
+	if err != nil {
+		return from, err
+	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel = 0, 0, 1<<20, 1
 	req.SessionEpoch = -1
 	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = r.topic, r.topicID(ctx)
+	t.Topic, t.TopicID = r.topic, meta.TopicID
 	fp := kmsg.NewFetchRequestTopicPartition()
 	fp.Partition, fp.FetchOffset, fp.PartitionMaxBytes, fp.CurrentLeaderEpoch = p, from, 1<<20, epoch
 	t.Partitions = append(t.Partitions, fp)
@@ -452,13 +560,6 @@ func (r *reader) probe(ctx context.Context, p int32, from, end int64) (int64, er
 		}
 	}
 	return from, nil
-}
-
-func (r *reader) topicID(ctx context.Context) [16]byte {
-	if r.topic == r.log.topic {
-		return r.log.topicID
-	}
-	return r.log.idOf(ctx, r.topic)
 }
 
 // setPaused pauses or resumes the delivery of partitions.

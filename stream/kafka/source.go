@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/liverag/liverag/stream"
@@ -27,16 +28,10 @@ func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error)
 		if len(from.Positions) > 0 {
 			return nil, errors.New("open source: a group keeps its own positions")
 		}
-		var r *reader
-		ready := make(chan struct{})
-		r, err := l.newReader(l.topic, from.Group, kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-			<-ready
-			return offsets, r.settle(ctx, offsets[l.topic], from.Since)
-		}))
+		r, err := l.newReader(l.topic, from.Group, from.Since)
 		if err != nil {
 			return nil, err
 		}
-		close(ready)
 		return &source{r}, nil
 	}
 	start, err := l.start(ctx, l.topic, l.partitions(), from.Since)
@@ -72,7 +67,7 @@ func (l *Log) readFrom(topic string, start map[int32]int64) (*reader, error) {
 	for p, o := range start {
 		offsets[p] = kgo.NewOffset().At(o)
 	}
-	r, err := l.newReader(topic, "", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
+	r, err := l.newReader(topic, "", time.Time{}, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
 	if err != nil {
 		return nil, err
 	}
@@ -101,8 +96,22 @@ func (l *Log) start(ctx context.Context, topic string, partitions []int32, since
 	return start, nil
 }
 
-// settle resolves where partitions that the group has just given us start, in place, and makes them ours.
-func (r *reader) settle(ctx context.Context, offsets map[int32]kgo.Offset, since time.Time) error {
+// settle says where partitions that the group has just given us start, and makes them ours.
+func (r *reader) settle(ctx context.Context, offsets map[int32]kgo.Offset) (map[int32]kgo.Offset, error) {
+	start, err := r.resolve(ctx, offsets)
+	if err != nil {
+		return nil, err
+	}
+	settled := map[int32]kgo.Offset{}
+	for p, o := range start {
+		settled[p] = kgo.NewOffset().At(o)
+	}
+	r.assign(start)
+	return settled, nil
+}
+
+// resolve finds the start of partitions whose offset says no more than that there is none.
+func (r *reader) resolve(ctx context.Context, offsets map[int32]kgo.Offset) (map[int32]int64, error) {
 	start := map[int32]int64{}
 	var fresh []int32
 	for p, o := range offsets {
@@ -112,20 +121,17 @@ func (r *reader) settle(ctx context.Context, offsets map[int32]kgo.Offset, since
 			fresh = append(fresh, p)
 		}
 	}
-	if len(fresh) > 0 {
-		ctx, cancel := r.log.within(ctx)
-		defer cancel()
-		first, err := r.log.start(ctx, r.topic, fresh, since)
-		if err != nil {
-			return err
-		}
-		for p, o := range first {
-			start[p] = o
-			offsets[p] = kgo.NewOffset().At(o)
-		}
+	if len(fresh) == 0 {
+		return start, nil
 	}
-	r.assign(start)
-	return nil
+	ctx, cancel := r.log.within(ctx)
+	defer cancel()
+	first, err := r.log.start(ctx, r.topic, fresh, r.since)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(start, first)
+	return start, nil
 }
 
 // Next decodes what the reader reads.
@@ -158,7 +164,9 @@ func (s *source) Pause(partitions ...int32) { s.setPaused(partitions, true) }
 // Resume undoes Pause. What was appended meanwhile may take as long as a fetch waits, 500 ms.
 func (s *source) Resume(partitions ...int32) { s.setPaused(partitions, false) }
 
-// Commit stores the next offsets of a group.
+// Commit stores the next offsets of a group. It sends them as the member that each partition was given to, in the
+// generation known now, so that the broker refuses them if somebody else may own a partition: the client's own commit would
+// take the name under which it has joined again meanwhile.
 func (s *source) Commit(ctx context.Context, next ...stream.Position) error {
 	if s.group == "" || len(next) == 0 {
 		return nil
@@ -168,47 +176,62 @@ func (s *source) Commit(ctx context.Context, next ...stream.Position) error {
 	s.commits.RLock()
 	defer s.commits.RUnlock()
 	for {
-		offsets := map[int32]kgo.EpochOffset{}
+		member, generation := s.membership()
+		topic := kmsg.NewOffsetCommitRequestTopic()
+		topic.Topic, topic.TopicID = s.topic, s.log.topicID
 		s.mu.Lock()
 		for _, p := range next {
-			if s.owned[p.Partition] != nil {
-				offsets[p.Partition] = kgo.EpochOffset{Epoch: -1, Offset: p.Offset}
+			if part := s.owned[p.Partition]; part != nil && part.told && part.member == member {
+				rp := kmsg.NewOffsetCommitRequestTopicPartition()
+				rp.Partition, rp.Offset = p.Partition, p.Offset
+				topic.Partitions = append(topic.Partitions, rp)
 			}
 		}
 		s.mu.Unlock()
-		if len(offsets) == 0 {
+		if len(topic.Partitions) == 0 {
 			return nil
 		}
-		err := s.commit(ctx, offsets)
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Group, req.MemberID, req.Generation = s.group, member, generation
+		req.Topics = append(req.Topics, topic)
+		err := s.commit(ctx, req)
 		switch {
-		case err == nil, errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.FencedInstanceID):
+		case err == nil:
+			return nil
+		case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID):
 			// Who was thrown out of the group owns nothing.
 			return nil
-		case ctx.Err() != nil:
-			return s.log.unavailable("commit", err)
-		case !kerr.IsRetriable(err) && !errors.Is(err, kerr.RebalanceInProgress) && !isTransport(err):
+		case errors.Is(err, kerr.IllegalGeneration):
+			if m, g := s.membership(); m == member && g == generation {
+				return nil
+			}
+		case errors.Is(err, kerr.RebalanceInProgress):
+		case ctx.Err() != nil, !kerr.IsRetriable(err) && !isTransport(err):
 			return s.log.unavailable("commit", err)
 		}
-		s.pause(50 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return s.log.unavailable("commit", err)
+		case <-s.ctx.Done():
+			return errClosed
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 
-func (r *reader) commit(ctx context.Context, offsets map[int32]kgo.EpochOffset) error {
-	var result error
-	r.client.CommitOffsetsSync(ctx, map[string]map[int32]kgo.EpochOffset{r.topic: offsets},
-		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-			if result = err; err != nil {
-				return
+func (r *reader) commit(ctx context.Context, req *kmsg.OffsetCommitRequest) error {
+	resp, err := req.RequestWith(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return err
 			}
-			for _, t := range resp.Topics {
-				for _, p := range t.Partitions {
-					if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-						result = err
-					}
-				}
-			}
-		})
-	return result
+		}
+	}
+	return nil
 }
 
 // Close leaves the group and frees the connections.

@@ -1,0 +1,147 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+var _ stream.DeadLetters = (*Log)(nil)
+
+// Headers that a dead letter has besides the record's own.
+const (
+	headerReason    = "liverag-reason"
+	headerDetail    = "liverag-detail"
+	headerTopic     = "liverag-topic"
+	headerPartition = "liverag-partition"
+	headerOffset    = "liverag-offset"
+	headerAttempts  = "liverag-attempts"
+	headerTime      = "liverag-time"
+)
+
+// Send appends letters to <corpus>.dlq: key, value and headers as they were, and headers that say why and from where.
+func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
+	records := make([]*kgo.Record, len(letters))
+	for i, d := range letters {
+		r := &kgo.Record{Topic: l.dlqTopic()}
+		topic := l.topic
+		if d.Raw != nil {
+			r.Key, r.Value = d.Raw.Key, d.Raw.Value
+			for _, h := range d.Raw.Headers {
+				r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+			}
+			if d.Raw.Topic != "" {
+				topic = d.Raw.Topic
+			}
+		}
+		add := func(key, value string) {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
+		}
+		add(headerReason, d.Problem.Code)
+		add(headerDetail, d.Problem.Detail)
+		add(headerTopic, topic)
+		add(headerPartition, itoa(d.Position.Partition))
+		add(headerOffset, strconv.FormatInt(d.Position.Offset, 10))
+		add(headerAttempts, strconv.Itoa(d.Attempts))
+		add(headerTime, d.Time.UTC().Format(time.RFC3339Nano))
+		records[i] = r
+	}
+	if err := l.produce(ctx, records); err != nil {
+		return fmt.Errorf("dead letters: %w", err)
+	}
+	return nil
+}
+
+// ReadDeadLetters lists the youngest letters, at most limit, oldest first, up to the dead-letter topic's present end.
+func (l *Log) ReadDeadLetters(ctx context.Context, limit int) ([]stream.DeadLetter, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 3*l.cfg.Timeout)
+		defer cancel()
+	}
+	partitions, err := l.partitionsOf(ctx, l.dlqTopic())
+	if err != nil {
+		return nil, err
+	}
+	ends, err := l.listOffsets(ctx, l.dlqTopic(), partitions, latest)
+	if err != nil {
+		return nil, err
+	}
+	start, err := l.listOffsets(ctx, l.dlqTopic(), partitions, earliest)
+	if err != nil {
+		return nil, err
+	}
+	left := 0
+	for p, end := range ends {
+		if start[p] = max(start[p], end-int64(limit)); start[p] < end {
+			left++
+		}
+	}
+	if left == 0 {
+		return nil, nil
+	}
+	r, err := l.readFrom(l.dlqTopic(), start)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	var letters []stream.DeadLetter
+	for left > 0 {
+		b, err := r.next(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("dead letters: %w", err)
+		}
+		for _, record := range b.records {
+			if record.Offset < ends[record.Partition] {
+				letters = append(letters, deadLetter(record))
+			}
+		}
+		for _, f := range b.fetched {
+			if end := ends[f.Partition]; start[f.Partition] < end && f.Offset >= end {
+				left--
+			}
+			start[f.Partition] = f.Offset
+		}
+	}
+	slices.SortStableFunc(letters, func(a, b stream.DeadLetter) int { return a.Time.Compare(b.Time) })
+	return letters[max(0, len(letters)-limit):], nil
+}
+
+// deadLetter is the inverse of what Send does.
+func deadLetter(r *kgo.Record) stream.DeadLetter {
+	raw := &stream.Raw{Topic: r.Topic, Key: r.Key, Value: r.Value}
+	d := stream.DeadLetter{Raw: raw, Time: r.Timestamp.UTC()}
+	for _, h := range r.Headers {
+		value := string(h.Value)
+		switch h.Key {
+		case headerReason:
+			d.Problem.Code = value
+		case headerDetail:
+			d.Problem.Detail = value
+		case headerTopic:
+			raw.Topic = value
+		case headerPartition:
+			n, _ := strconv.ParseInt(value, 10, 32)
+			d.Position.Partition = int32(n)
+		case headerOffset:
+			d.Position.Offset, _ = strconv.ParseInt(value, 10, 64)
+		case headerAttempts:
+			d.Attempts, _ = strconv.Atoi(value)
+		case headerTime:
+			if t, err := time.Parse(time.RFC3339Nano, value); err == nil {
+				d.Time = t
+			}
+		default:
+			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value})
+		}
+	}
+	return d
+}
