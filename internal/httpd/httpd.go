@@ -149,7 +149,6 @@ func New(config Config) *Server {
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.HTTPErrorHandler = problem.Handler(config.Logger)
-	s.echo.Pre(headIsGet)
 	s.echo.Use(s.around)
 	s.echo.GET("/healthz", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "alive"}) })
 	s.echo.GET("/readyz", s.ready)
@@ -183,18 +182,6 @@ func (s *Server) Routes() []string {
 	return out
 }
 
-// headIsGet answers HEAD like GET; net/http leaves the body out.
-func headIsGet(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if r := c.Request(); r.Method == http.MethodHead {
-			get := *r
-			get.Method = http.MethodGet
-			c.SetRequest(&get)
-		}
-		return next(c)
-	}
-}
-
 func (s *Server) ready(c echo.Context) error {
 	if s.stopping.Err() != nil {
 		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "not_ready", Detail: "the server is stopping", RetryAfter: time.Second}
@@ -207,8 +194,15 @@ func (s *Server) ready(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
 }
 
-// ServeHTTP makes a Server an http.Handler, for tests and for other listeners.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+// ServeHTTP makes a Server an http.Handler, for tests and for other listeners. HEAD is answered like GET: net/http leaves the body out.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		get := *r
+		get.Method = http.MethodGet
+		r = &get
+	}
+	s.echo.ServeHTTP(w, r)
+}
 
 // around is what happens to every request.
 func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
@@ -285,7 +279,9 @@ func (s *Server) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
 			}
 			r.Body = http.MaxBytesReader(c.Response().Writer, r.Body, s.config.MaxBody)
 		}
-		r.Body = &pacedBody{ReadCloser: r.Body, control: control, until: time.Now().Add(bodyTimeout), mayPause: own && r.ContentLength < 0}
+		until := time.Now().Add(bodyTimeout)
+		_ = control.SetReadDeadline(until) // also for what net/http reads of a body that the handler left
+		r.Body = &pacedBody{ReadCloser: r.Body, control: control, until: until, mayPause: own && r.ContentLength < 0}
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -334,7 +330,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(until)
 	n, err := b.ReadCloser.Read(p)
 	b.read += int64(n)
-	if err != nil { // without this, the deadline would end the request while its handler works
+	if err == io.EOF { // without this, the deadline would end the request while its handler works
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err
@@ -343,7 +339,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 // Run serves until ctx ends, then lets requests under way finish for up to three seconds. It returns nil unless the listener fails.
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler:           s.echo,
+		Handler:           s,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
