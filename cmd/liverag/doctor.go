@@ -78,7 +78,7 @@ func runDoctor(ctx context.Context, c *call) error {
 			checks = append(checks, checkKafka(ctx, c.Config))
 		}
 	}
-	checks = append(checks, checkClock(time.Now()))
+	checks = append(checks, checkClock(time.Now(), readBuild().Time))
 	failed := 0
 	for _, one := range checks {
 		if one.State == stateFail {
@@ -355,11 +355,11 @@ func checkKafka(ctx context.Context, cfg *Config) check {
 	return check{"kafka", stateFail, err.Error(), "check the kafka.tls and kafka.sasl settings: `liverag config kafka` shows where each came from"}
 }
 
-// checkClock catches a clock that was never set: times of changes would be nonsense.
-func checkClock(now time.Time) check {
+// checkClock catches a clock that was never set, which stands before the day the program was built: times of changes would be nonsense.
+func checkClock(now time.Time, built string) check {
 	one := ok("clock", "%s", now.Format(time.RFC3339))
-	if built, err := time.Parse(time.RFC3339, readBuild().Time); err == nil && now.Before(built.Add(-24*time.Hour)) {
-		one.State, one.Do = stateFail, fmt.Sprintf("this program was built later than that (%s): set the clock, freshness is measured with it", built.Format(time.DateOnly))
+	if day, err := time.Parse(time.RFC3339, built); err == nil && now.Before(day.Add(-24*time.Hour)) {
+		one.State, one.Do = stateFail, fmt.Sprintf("this program was built later than that (%s): set the clock, freshness is measured with it", day.Format(time.DateOnly))
 	}
 	return one
 }

@@ -280,7 +280,7 @@ func parseArgs(v *verb, fs *flag.FlagSet, args []string) (commandLine, error) {
 		}
 		if own == nil {
 			line.settings = append(line.settings, config.FlagValue{Name: name, Value: value})
-		} else if err := own.Value.Set(value); err != nil {
+		} else if err := fs.Set(name, value); err != nil {
 			return line, &usageError{detail: fmt.Sprintf("--%s: %v", name, flagProblem(own, value, err))}
 		}
 	}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liverag/liverag/stream/kafka"
+)
+
+// examine runs the doctor and returns its checks by name.
+func examine(t *testing.T, wantCode int, environ []string, args ...string) map[string]check {
+	t.Helper()
+	got := invoke(t, environ, "", append([]string{"doctor", "--json"}, args...)...)
+	if got.code != wantCode {
+		t.Errorf("code %d, want %d: %s%s", got.code, wantCode, got.out, got.err)
+	}
+	var answer struct {
+		OK     bool    `json:"ok"`
+		Checks []check `json:"checks"`
+	}
+	if err := json.Unmarshal([]byte(got.out), &answer); err != nil {
+		t.Fatalf("%v: %s", err, got.out)
+	}
+	if answer.OK != (wantCode == exitDone) {
+		t.Errorf("ok is %v with the code %d", answer.OK, wantCode)
+	}
+	byName := map[string]check{}
+	for _, one := range answer.Checks {
+		byName[one.Name] = one
+		if one.State != stateOK && one.Do == "" {
+			t.Errorf("%s does not say what to do: %+v", one.Name, one)
+		}
+	}
+	return byName
+}
+
+func expectCheck(t *testing.T, got check, state, detail string) {
+	t.Helper()
+	if got.State != state || !strings.Contains(got.Detail, detail) {
+		t.Errorf("%+v, want %s with %q", got, state, detail)
+	}
+}
+
+func TestDoctorWithoutServer(t *testing.T) {
+	t.Chdir(t.TempDir())
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	// What has the port speaks no HTTP, and hangs up.
+	go func() {
+		for {
+			conn, err := taken.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	defer taken.Close()
+
+	checks := examine(t, exitDone, nil, "--listen", free.Addr().String())
+	for _, name := range []string{"program", "cpu", "config", "data", "disk", "clock"} {
+		if checks[name].State == "" || checks[name].State == stateFail {
+			t.Errorf("%s: %+v", name, checks[name])
+		}
+	}
+	expectCheck(t, checks["server"], stateOK, "is free")
+	expectCheck(t, checks["data"], stateOK, "will be made")
+	if _, err := os.Stat("liverag-data"); !os.IsNotExist(err) {
+		t.Error("the doctor made the data directory")
+	}
+	expectCheck(t, examine(t, exitFailed, nil, "--listen", taken.Addr().String())["server"], stateFail, "can't be listened on")
+	expectCheck(t, examine(t, exitFailed, nil, "--server", "http://127.0.0.1:1")["server"], stateFail, "no liverag answers")
+
+	put(t, "file", "x")
+	expectCheck(t, examine(t, exitFailed, nil, "--data", "file", "--listen", free.Addr().String())["data"], stateFail, "is no directory")
+	expectCheck(t, examine(t, exitFailed, []string{"LIVERAG_TOKENS=0"}, "--listen", free.Addr().String())["config"], stateFail, "tokens: must be from 1 to 8192, not 0")
+	expectCheck(t, examine(t, exitFailed, nil, "--config", "none.yaml")["config"], stateFail, "config: can't read")
+
+	got := invoke(t, nil, "", "doctor", "--data", "file", "--listen", free.Addr().String())
+	if got.code != exitFailed || !strings.Contains(got.out, "FAIL  data       ") || !strings.Contains(got.out, "ok    clock      ") || !strings.Contains(got.err, "1 check failed") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestDoctorWithServer(t *testing.T) {
+	t.Chdir(t.TempDir())
+	answers := map[string]string{
+		"/healthz":     `{}`,
+		"/readyz":      `{}`,
+		"/freshness":   `{"slo":{"target":"2s","percentile":0.99,"met":true},"time_to_searchable":{"p99":"38ms","count":12},"partitions":[{"partition":0,"lag":0}]}`,
+		"/generations": `{"generations":[` + strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1) + `]}`,
+	}
+	s := newServer(t, func(r request) (int, string) {
+		if answers[r.path] == "" {
+			return 503, `{"code":"not_ready","detail":"reading the log"}`
+		}
+		return 200, answers[r.path]
+	})
+	checks := examine(t, exitDone, nil, "--server", s.URL)
+	expectCheck(t, checks["server"], stateOK, s.URL)
+	expectCheck(t, checks["ready"], stateOK, "")
+	expectCheck(t, checks["freshness"], stateOK, "caught up with the log; 99 % of 12 changes searchable within 38ms")
+	expectCheck(t, checks["index"], stateOK, "trial is ready, recursive 120 overlap 10, hash/384, 4 documents, live")
+	expectCheck(t, checks["skew"], stateOK, "agrees")
+
+	answers["/freshness"] = `{"slo":{"target":"2s","percentile":0.99,"met":false},"time_to_searchable":{"p99":"9s","count":12},"partitions":[{"partition":0,"lag":3},{"partition":1,"lag":4}]}`
+	answers["/generations"] = `{"generations":[` + strings.TrimSuffix(strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1), "}") + `,"trouble":{"detail":"disk full"}}]}`
+	checks = examine(t, exitFailed, nil, "--server", s.URL)
+	expectCheck(t, checks["freshness"], stateWarn, "7 changes behind the log")
+	expectCheck(t, checks["index"], stateFail, "trial is ready")
+	if checks["index"].Do != "disk full" {
+		t.Errorf("%+v", checks["index"])
+	}
+
+	delete(answers, "/readyz")
+	expectCheck(t, examine(t, exitDone, nil, "--server", s.URL)["ready"], stateWarn, "not_ready: reading the log")
+}
+
+func TestDoctorWithKafka(t *testing.T) {
+	t.Chdir(t.TempDir())
+	quiet := slog.New(slog.DiscardHandler)
+	embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join("data", "log"), Listen: "127.0.0.1:0", Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	args := []string{"--listen", "127.0.0.1:0", "--data", "data", "--kafka", embedded.Brokers()[0]}
+	checks := examine(t, exitDone, nil, args...)
+	expectCheck(t, checks["kafka"], stateOK, "topic documents will be made by `liverag up`")
+	expectCheck(t, checks["data"], stateOK, "is in use by process ")
+
+	log, err := kafka.Open(t.Context(), kafka.Config{Brokers: embedded.Brokers(), Partitions: 3, ReplicationFactor: 1, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	expectCheck(t, examine(t, exitDone, nil, args...)["kafka"], stateOK, "topic documents has 3 partitions")
+	expectCheck(t, examine(t, exitFailed, nil, "--listen", "127.0.0.1:0", "--kafka", "127.0.0.1:1")["kafka"], stateFail, "no answer from 127.0.0.1:1")
+	sasl := []string{"LIVERAG_KAFKA_SASL_MECHANISM=PLAIN", "LIVERAG_KAFKA_SASL_USER=u", "LIVERAG_KAFKA_SASL_PASSWORD=hunter2"}
+	refused := examine(t, exitFailed, sasl, args...)["kafka"]
+	if refused.State != stateFail || !strings.Contains(refused.Detail+refused.Do, "kafka.sasl") || strings.Contains(refused.Detail, "hunter2") {
+		t.Errorf("%+v", refused)
+	}
+}
+
+func TestClock(t *testing.T) {
+	now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
+	expectCheck(t, checkClock(now, ""), stateOK, "2026-05-06")
+	expectCheck(t, checkClock(now, "2026-05-06T12:00:00Z"), stateOK, "2026-05-06")
+	expectCheck(t, checkClock(now, "2026-06-01T00:00:00Z"), stateFail, "2026-05-06")
+}
