@@ -172,8 +172,8 @@ func (g *generation) saveManifest() error {
 		g.outdated.segments = append(done.segments, g.outdated.segments...)
 		return err
 	}
-	if counts != nil && g.countsSaved != m.Counts {
-		if err := writeFile(g.fs, g.dir, countsName(m.Counts), counts); err != nil {
+	if g.countsSaved != m.Counts {
+		if err := writeFile(g.fs, g.dir, countsName(m.Counts), countsFile(counts)); err != nil {
 			return again(fmt.Errorf("write counts: %w", err))
 		}
 	}

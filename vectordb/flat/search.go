@@ -87,27 +87,45 @@ type found struct {
 	part  int32
 }
 
-// nearest keeps the best entries seen so far, the worst of them on top.
+// nearest keeps the best entries seen so far, the worst of them on top. Of equal scores the first in the order of candidates is best, so that
+// the answer does not depend on which segment an entry is in.
 type nearest struct {
+	x     *search
 	heap  []found
 	limit int
-	// least is what a score must exceed to get in.
+	// least is what a score must reach to get in.
 	least float32
+}
+
+func (n *nearest) worse(a, b found) bool {
+	if a.score != b.score {
+		return a.score < b.score
+	}
+	if a.part == b.part && a.entry == b.entry {
+		return false
+	}
+	return n.x.before(b, a)
+}
+
+// before is the order of entries of equal scores: by key, then place.
+func (x *search) before(a, b found) bool {
+	p, q := x.parts[a.part], x.parts[b.part]
+	return cmp.Or(cmp.Compare(p.row(p.entry(a.entry).row).key, q.row(q.entry(b.entry).row).key), cmp.Compare(a.entry, b.entry)) < 0
 }
 
 func (n *nearest) offer(f found) {
 	if len(n.heap) < n.limit {
 		n.heap = append(n.heap, f)
-		if len(n.heap) == n.limit {
-			for i := n.limit/2 - 1; i >= 0; i-- {
-				n.sink(i)
-			}
-			n.least = n.heap[0].score
+		if len(n.heap) < n.limit {
+			return
 		}
-		return
+		for i := n.limit/2 - 1; i >= 0; i-- {
+			n.sink(i)
+		}
+	} else if n.worse(n.heap[0], f) {
+		n.heap[0] = f
+		n.sink(0)
 	}
-	n.heap[0] = f
-	n.sink(0)
 	n.least = n.heap[0].score
 }
 
@@ -118,10 +136,10 @@ func (n *nearest) sink(i int) {
 		if child >= len(h) {
 			return
 		}
-		if child+1 < len(h) && h[child+1].score < h[child].score {
+		if child+1 < len(h) && n.worse(h[child+1], h[child]) {
 			child++
 		}
-		if h[i].score <= h[child].score {
+		if !n.worse(h[child], h[i]) {
 			return
 		}
 		h[i], h[child] = h[child], h[i]
@@ -154,7 +172,7 @@ func (x *search) dense() []vectordb.Candidate {
 	if simd.Quantize(sc.query, x.q.Vector) == 0 {
 		return nil // zero: nothing is near
 	}
-	best := nearest{heap: sc.heap[:0], limit: rerank(x.q.Depth), least: -1e30}
+	best := nearest{x: x, heap: sc.heap[:0], limit: rerank(x.q.Depth), least: -1e30}
 	for p := range x.parts {
 		x.scan(p, sc, &best)
 	}
@@ -211,7 +229,7 @@ func (x *search) scan(p int, sc *scratch, best *nearest) {
 			products := sc.products[:n]
 			simd.Scan(products, sc.query, codes[:n*dim])
 			for i, scale := range scales[:n] {
-				if score := float32(products[i]) * scale; score > best.least && scale != 0 && x.shown(p, first+uint32(i)) {
+				if score := float32(products[i]) * scale; score >= best.least && scale != 0 && x.shown(p, first+uint32(i)) {
 					best.offer(found{score, first + uint32(i), int32(p)})
 				}
 			}
@@ -261,7 +279,7 @@ func (x *search) gather(p int, sc *scratch, best *nearest) {
 			simd.Gather(sc.products[:n], sc.query, codes, sc.rows[:n])
 			for i, r := range sc.rows[:n] {
 				scale := scales[r]
-				if score := float32(sc.products[i]) * scale; score > best.least && scale != 0 {
+				if score := float32(sc.products[i]) * scale; score >= best.least && scale != 0 {
 					best.offer(found{score, first + r, int32(p)})
 				}
 			}
@@ -280,14 +298,22 @@ func (x *search) lexical() []vectordb.Candidate {
 		parts[i] = p.postings()
 		_, limits[i] = p.size()
 	}
-	matches := lexical.Search(parts, limits, x.g.stats(x.q.Tenant), lexical.Params{K1: vectordb.K1, B: vectordb.B}, terms, x.q.Depth, x.shown)
+	// Matches of equal scores come in the order of parts. Where they reach beyond the depth, all of them are wanted, to find the first by key.
+	var matches []lexical.Match
+	for more := min(8, x.q.Depth); ; more *= 8 {
+		depth := x.q.Depth + more
+		matches = lexical.Search(parts, limits, x.g.stats(x.q.Tenant), lexical.Params{K1: vectordb.K1, B: vectordb.B}, terms, depth, x.shown)
+		if len(matches) < depth || matches[depth-1].Score < matches[x.q.Depth-1].Score {
+			break
+		}
+	}
 	list := make([]vectordb.Candidate, len(matches))
 	for i, m := range matches {
 		p := x.parts[m.Part]
 		list[i] = vectordb.Candidate{Entry: entryID(m.Part, m.Ord), Key: string([]byte(p.row(p.entry(m.Ord).row).key)), Score: m.Score}
 	}
-	slices.SortStableFunc(list, byScore)
-	return list
+	slices.SortFunc(list, byScore)
+	return list[:min(x.q.Depth, len(list))]
 }
 
 // hits fetches what is shown of the candidates.
