@@ -39,7 +39,6 @@ type builder struct {
 	last     string    // the term before
 	terms    int
 	postings uint64
-	skips    []byte
 }
 
 func newBuilder() *builder { return &builder{} }

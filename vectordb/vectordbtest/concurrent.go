@@ -90,10 +90,10 @@ func testOneVersion(s *suite) {
 		}
 		for d, r := range got {
 			if r.Version < least[d] {
-				return fmt.Errorf("Current has %s at %d, after %d was acknowledged", r.Key, r.Version, least[d])
+				return fmt.Errorf("the store has %s at %d, after %d was acknowledged", r.Key, r.Version, least[d])
 			}
 			if diff := difference(r, make(d, r.Version)); diff != "" {
-				return fmt.Errorf("Current has a mixed %s: %s", r.Key, diff)
+				return fmt.Errorf("the store has a mixed %s: %s", r.Key, diff)
 			}
 		}
 		return nil

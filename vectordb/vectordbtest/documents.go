@@ -251,7 +251,7 @@ func testAccessOnly(s *suite) {
 	s.wantKeys(s.everything("", "bob"))
 	s.wantKeys(s.everything(""))
 
-	s.apply(access("a", 6, "bob")) // older
+	s.apply(access("a", 6, "bob"), access("a", 7, "bob")) // older, and there already
 	s.wantKeys(s.everything("", "bob"))
 	s.apply(access("a", 8)) // nobody
 	s.wantKeys(s.everything("", "alice", "bob"))
@@ -409,7 +409,11 @@ func testScan(s *suite) {
 				break
 			}
 			got = append(got, page...)
-			after = page[len(page)-1].Key
+			if last := page[len(page)-1].Key; last > after {
+				after = last
+			} else {
+				s.Fatalf("Scan after %q gave %q", after, last)
+			}
 		}
 		if len(got) != len(all) {
 			s.Fatalf("limit %d: %d revisions, want %d", limit, len(got), len(all))

@@ -175,10 +175,10 @@ func (w *walk) step(i int) error {
 	case n < 45:
 		write := w.write()
 		if err := w.store.Apply(ctx, "g", write); err != nil {
-			return fmt.Errorf("Apply: %w", err)
+			return fmt.Errorf("apply: %w", err)
 		}
 		if err := w.model.Apply(ctx, "g", write); err != nil {
-			return fmt.Errorf("Apply to the model: %w", err)
+			return fmt.Errorf("apply to the model: %w", err)
 		}
 		w.settle()
 		return nil
@@ -188,7 +188,7 @@ func (w *walk) step(i int) error {
 		bad.Entries[0].Vector = bad.Entries[0].Vector[1:]
 		write.Revisions = slices.Insert(write.Revisions, w.r.IntN(len(write.Revisions)+1), bad)
 		if err := w.store.Apply(ctx, "g", write); !errors.Is(err, vectordb.ErrInvalid) {
-			return fmt.Errorf("Apply of a bad vector: %v", err)
+			return fmt.Errorf("apply of a bad vector: %v", err)
 		}
 		return nil
 	case n < 80:
@@ -254,7 +254,7 @@ func (w *walk) compareSearch() error {
 			return dense
 		}
 	}
-	what := fmt.Sprintf("Search(depth %d, tenant %q, principals %q, filter %s, text %q, leg %d)", q.Depth, q.Tenant, q.Principals, q.Filter, q.Text, leg)
+	what := fmt.Sprintf("search(depth %d, tenant %q, principals %q, filter %s, text %q, leg %d)", q.Depth, q.Tenant, q.Principals, q.Filter, q.Text, leg)
 	got, err := w.store.Search(ctx, "g", q)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -312,7 +312,7 @@ func (w *walk) compareCurrent() error {
 	}
 	got, err := w.store.Current(ctx, "g", asked)
 	if err != nil {
-		return fmt.Errorf("Current: %w", err)
+		return fmt.Errorf("current: %w", err)
 	}
 	want, err := w.model.Current(ctx, "g", asked)
 	if err != nil {
@@ -343,7 +343,7 @@ func (w *walk) compareAll() error {
 	for after := ""; ; {
 		got, err := w.store.Scan(ctx, "g", after, limit)
 		if err != nil {
-			return fmt.Errorf("Scan: %w", err)
+			return fmt.Errorf("scan: %w", err)
 		}
 		want, err := w.model.Scan(ctx, "g", after, limit)
 		if err != nil {
@@ -359,14 +359,14 @@ func (w *walk) compareAll() error {
 	}
 	got, err := w.store.Stats(ctx, "g")
 	if err != nil {
-		return fmt.Errorf("Stats: %w", err)
+		return fmt.Errorf("stats: %w", err)
 	}
 	want, err := w.model.Stats(ctx, "g")
 	if err != nil {
 		return err
 	}
 	if got.Documents != want.Documents || got.Chunks != want.Chunks || got.Tokens != want.Tokens {
-		return fmt.Errorf("Stats: %+v, want %+v", got, want)
+		return fmt.Errorf("stats: %+v, want %+v", got, want)
 	}
 	checkpoint, err := w.model.Checkpoint(ctx, "g")
 	if err != nil {
