@@ -9,12 +9,16 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/liverag/liverag/internal/bpe"
 )
+
+// scale divides the amount of work of the larger tests.
+var scale = 1
 
 var strategies = []string{Markdown, Recursive, Token, Whole}
 
@@ -191,6 +195,7 @@ func TestRandom(t *testing.T) {
 	if testing.Short() {
 		rounds = 60
 	}
+	rounds /= scale
 	r := rand.New(rand.NewPCG(9, 10))
 	for i := range rounds {
 		var b strings.Builder
@@ -204,6 +209,26 @@ func TestRandom(t *testing.T) {
 	}
 }
 
+// Goroutines share a chunker.
+func TestConcurrent(t *testing.T) {
+	for _, strategy := range strategies {
+		c := newChunker(t, Options{Strategy: strategy})
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				text := document(uint64(i), 3000)
+				want := c.Split("text/markdown", text)
+				for range 20 {
+					if got := c.Split("text/markdown", text); !reflect.DeepEqual(got, want) {
+						t.Errorf("%s: %v, then %v", c.Name(), want, got)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
 // Texts of millions of bytes without the borders that strategies look for must not go quadratic: this test would not end.
 func TestHuge(t *testing.T) {
 	n := 1 << 18
@@ -212,6 +237,7 @@ func TestHuge(t *testing.T) {
 	} else if testing.Short() {
 		n = 1 << 16
 	}
+	n /= scale
 	for _, unit := range []string{"a", "\n", " ", "😀", ".", "a.", "x\n", "- a\n", "# h\n", "word ", "\xff", "| a\n", "<!--", "9"} {
 		text := strings.Repeat(unit, n/len(unit))
 		for _, strategy := range strategies {

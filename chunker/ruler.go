@@ -128,7 +128,8 @@ func (r *ruler) cut(start, end, budget int) int {
 // search returns the last position between least and end up to which cost is at most budget, as if cost never fell; positions
 // are not inside runes.
 func (r *ruler) search(least, end, budget int, cost func(at int) int) int {
-	good, bad := least, end+1
+	good := least
+	var bad int
 	for width := budget * 4; ; width *= 2 {
 		at := r.border(min(end, least+width))
 		if at > good && cost(at) > budget {

@@ -264,7 +264,7 @@ func (e *Encoding) next(s *scanner, p int) int {
 // Count returns the number of the text's tokens.
 func (e *Encoding) Count(text string) int {
 	m := e.mergers.Get().(*merger)
-	defer e.mergers.Put(m)
+	defer e.release(m)
 	s := scanner{table: e.table, text: text}
 	total := 0
 	for p := 0; p < len(text); {
@@ -273,6 +273,14 @@ func (e *Encoding) Count(text string) int {
 		p = end
 	}
 	return total
+}
+
+// release puts a merger back, unless a huge piece has made it huge.
+func (e *Encoding) release(m *merger) {
+	if m.long != nil && cap(m.long.next) > 1<<20 {
+		m.long = nil
+	}
+	e.mergers.Put(m)
 }
 
 // countPiece returns the number of a pre-token's tokens.
@@ -313,7 +321,7 @@ func repaired(piece string) string {
 // Encode appends the ids of the text's tokens to dst.
 func (e *Encoding) Encode(dst []int, text string) []int {
 	m := e.mergers.Get().(*merger)
-	defer e.mergers.Put(m)
+	defer e.release(m)
 	s := scanner{table: e.table, text: text}
 	for p := 0; p < len(text); {
 		end := e.next(&s, p)
@@ -338,7 +346,7 @@ func (e *Encoding) Encode(dst []int, text string) []int {
 // Of an invalid byte, which is encoded as the three bytes of U+FFFD, all tokens but the last end where the byte starts.
 func (e *Encoding) AppendEnds(dst []int32, text string) []int32 {
 	m := e.mergers.Get().(*merger)
-	defer e.mergers.Put(m)
+	defer e.release(m)
 	s := scanner{table: e.table, text: text}
 	for p := 0; p < len(text); {
 		end := e.next(&s, p)

@@ -14,6 +14,9 @@ import (
 	tiktoken_loader "github.com/pkoukk/tiktoken-go-loader"
 )
 
+// scale divides the amount of work of the larger tests.
+var scale = 1
+
 var references = map[string]func() *tiktoken.Tiktoken{CL100K: reference(CL100K), O200K: reference(O200K)}
 
 var setLoader = sync.OnceFunc(func() { tiktoken.SetBpeLoader(tiktoken_loader.NewOfflineLoader()) })
@@ -142,7 +145,7 @@ func TestEqualsTiktoken(t *testing.T) {
 
 // Every rune, alone between others of each kind: the classes are the reference's.
 func TestEveryRune(t *testing.T) {
-	step := rune(1)
+	step := rune(scale)
 	if testing.Short() {
 		step = 17
 	}
@@ -169,7 +172,7 @@ func TestIndexNasty(t *testing.T) {
 		e := encoding(t, name)
 		for _, text := range append(slices.Clone(nasty), strings.Join(nasty[:60], "")) {
 			cuts := []int{}
-			for i := 0; i <= len(text); i += max(1, len(text)/60) {
+			for i := 0; i <= len(text); i += max(1, scale*len(text)/60) {
 				cuts = append(cuts, i)
 			}
 			checkIndex(t, e, &x, text, append(cuts, len(text)))
@@ -192,6 +195,7 @@ func TestRandom(t *testing.T) {
 	if testing.Short() {
 		rounds = 300
 	}
+	rounds /= scale
 	r := rand.New(rand.NewPCG(1, 2))
 	var x Index
 	for i := range rounds {
@@ -214,7 +218,7 @@ func TestLongPieces(t *testing.T) {
 	for _, name := range []string{CL100K, O200K} {
 		e := encoding(t, name)
 		m := new(merger)
-		for i := range 300 {
+		for i := range 300 / scale {
 			n := 2 + r.IntN(longPiece-3)
 			piece := make([]byte, n)
 			for j := range piece {
@@ -261,7 +265,7 @@ func TestRealText(t *testing.T) {
 			check(t, name, text)
 			e := encoding(t, name)
 			x.Reset(e, text)
-			for range 2000 {
+			for range 2000 / scale {
 				a := r.IntN(len(text))
 				b := min(len(text), a+r.IntN(2000))
 				if got, want := x.Count(a, b), e.Count(text[a:b]); got != want {
@@ -272,6 +276,24 @@ func TestRealText(t *testing.T) {
 	}
 }
 
+// Goroutines share an encoding.
+func TestConcurrent(t *testing.T) {
+	e := encoding(t, CL100K)
+	text := markdown(20_000) + strings.Repeat("abc", 500)
+	want := e.Count(text)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				if got := e.Count(text); got != want {
+					t.Errorf("%d tokens, want %d", got, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // Texts of millions of bytes without a border must not go quadratic: this test would not end.
 func TestHuge(t *testing.T) {
 	e := encoding(t, CL100K)
@@ -279,6 +301,7 @@ func TestHuge(t *testing.T) {
 		if testing.Short() {
 			n = 1 << 18
 		}
+		n /= scale
 		text := strings.Repeat(unit, n/len(unit))
 		ends := e.AppendEnds(nil, text)
 		if count := e.Count(text); count != len(ends) || int(ends[count-1]) != len(text) {

@@ -5,6 +5,7 @@
 package htmltext
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -55,8 +56,26 @@ var conversion = sync.OnceValue(func() *converter.Converter {
 	back := strings.NewReplacer("&lt;", "<", "&gt;", ">", "&\x00", "&")
 	c.Register.TextTransformer(func(_ converter.Context, text string) string { return apart.Replace(text) }, converter.PriorityEarly)
 	c.Register.TextTransformer(func(_ converter.Context, text string) string { return back.Replace(text) }, converter.PriorityLate)
+	// The module's own headings end "C#" in an escape that overwrites the C when there are no escapes.
+	for level := 1; level <= 6; level++ {
+		c.Register.RendererFor(fmt.Sprintf("h%d", level), converter.TagTypeBlock, heading(level), converter.PriorityEarly)
+	}
 	return c
 })
+
+// heading writes an ATX heading of that level.
+func heading(level int) converter.HandleRenderFunc {
+	return func(ctx converter.Context, w converter.Writer, n *html.Node) converter.RenderStatus {
+		var b bytes.Buffer
+		ctx.RenderChildNodes(ctx, &b, n)
+		if words := bytes.Fields(b.Bytes()); len(words) > 0 {
+			w.WriteString("\n\n" + strings.Repeat("#", level) + " ")
+			w.Write(bytes.Join(words, []byte(" ")))
+			w.WriteString("\n\n")
+		}
+		return converter.RenderSuccess
+	}
+}
 
 // Convert turns a page, or a part of one, into Markdown. Broken HTML is read as browsers read it; the error of one that even so can't be
 // converted wraps [ErrNotConverted]. It never panics.
