@@ -149,7 +149,7 @@ type LogConfig struct {
 
 // HTTPConfig bounds what callers may ask for at once.
 type HTTPConfig struct {
-	MaxBody     config.Bytes `name:"max_body" min:"1KiB" max:"4GiB" doc:"The largest body of a request."`
+	MaxBody     config.Bytes `name:"max_body" min:"1KiB" max:"4GiB" doc:"The largest body of a request, other than of documents: those follow documents.max_bytes."`
 	MaxInFlight int          `name:"max_in_flight" min:"1" max:"1000000" doc:"Requests answered at the same time. Those above it are told to come back (503)."`
 }
 
@@ -274,9 +274,6 @@ func (c *Config) validate(s *config.Settings) error {
 	}
 	if !modelForm.MatchString(c.Embedder) {
 		fail("embedder", "%q is no model: write it as provider/name, like local/static or hash/384", c.Embedder)
-	}
-	if c.Documents.MaxBytes > c.HTTP.MaxBody {
-		fail("documents.max_bytes", "must fit into http.max_body (%s), not be %s", c.HTTP.MaxBody, c.Documents.MaxBytes)
 	}
 	c.Kafka.validate(fail)
 	if _, err := c.Mapping.mapping(); err != nil {

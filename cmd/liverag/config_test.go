@@ -77,7 +77,7 @@ func TestValidate(t *testing.T) {
 		{"CHUNKER=semantic", "chunker: must be one of markdown, recursive, token, whole"},
 		{"TOKENIZER=gpt", "tokenizer: must be one of cl100k_base, o200k_base, minilm"},
 		{"LONG=drop", "long: must be one of split, truncate, reject"},
-		{"DOCUMENTS_MAX_BYTES=100MiB", "documents.max_bytes: must fit into http.max_body (64MiB)"},
+		{"DOCUMENTS_MAX_BYTES=1GiB", "documents.max_bytes: must be from 1KiB to 256MiB, not 1GiB"},
 		{"FRESHNESS_SLO_PERCENTILE=99", "freshness.slo.percentile: must be from 0.5 to 1, not 99"},
 		{"KAFKA_BROKERS=a", `kafka.brokers: "a" is no address`},
 		{"KAFKA_TLS_ENABLED=true", "kafka.tls.enabled: has no effect without kafka.brokers"},

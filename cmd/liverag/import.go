@@ -31,7 +31,7 @@ What is imported counts as history: live changes go first, and freshness is meas
 			{"two folders side by side, without drafts", "liverag import handbook --prefix handbook/ --exclude 'drafts/**'"},
 			{"source code too, as plain text", "liverag import . --include '*.md' --include '*.go'"},
 		},
-		settings: append([]string{"documents.max_bytes", "http.max_body"}, clientSettings...),
+		settings: append([]string{"documents.max_bytes"}, clientSettings...),
 		setup: func(fs *flag.FlagSet) action {
 			var f importFlags
 			fs.BoolVar(&f.watch, "watch", false, "follow the folders until Ctrl-C")
@@ -57,8 +57,8 @@ const (
 	batchBytes = 4 << 20
 	// importTimeout bounds one request. The server only has to write it to its log.
 	importTimeout = 2 * time.Minute
-	// busyTries is how often a request that the server is too busy for is sent.
-	busyTries = 60
+	// busyFor is how long a request that the server is too busy for is sent again.
+	busyFor = 2 * time.Minute
 )
 
 // headerBackfill marks a request's documents as imported history.
@@ -76,7 +76,7 @@ func runImport(ctx context.Context, c *call, f importFlags) error {
 		c: c, client: c.client(ctx), wait: f.wait,
 		reader: &reader{
 			prefix: f.prefix, filter: filter, in: c.In,
-			maxText: int64(c.Config.Documents.MaxBytes), maxLine: int(c.Config.HTTP.MaxBody),
+			maxText: int64(c.Config.Documents.MaxBytes), maxLine: 3*int(c.Config.Documents.MaxBytes) + 1<<20,
 			skips: newSkips(), many: len(c.Args) > 1, ids: map[string]string{},
 		},
 		begin: time.Now(),
@@ -124,7 +124,8 @@ type importer struct {
 	bytes    int64
 	rejected []rejection
 	refused  int // counts all of them; rejected holds the first ones
-	token    string
+	requests int
+	token    string     // covers the whole import only if it was one request
 	printing sync.Mutex // of a watcher's lines
 }
 
@@ -219,23 +220,29 @@ type batchAnswer struct {
 		Code   string `json:"code"`
 		Detail string `json:"detail"`
 	} `json:"rejected"`
-	Token string `json:"token"`
+	Unnamed int    `json:"unnamed"`
+	Token   string `json:"token"`
 }
 
 // send delivers one batch, and comes back while the server is too busy for it. Sending a batch twice is harmless.
 func (imp *importer) send(ctx context.Context, b *batch) error {
 	var answer batchAnswer
 	opt := options{contentType: "application/x-ndjson", timeout: importTimeout, header: map[string]string{headerBackfill: "1"}}
-	for try := 1; ; try++ {
+	for try, begin := 1, time.Now(); ; try++ {
 		err := imp.client.do(ctx, "POST", "/documents", bytes.NewReader(b.body.Bytes()), &answer, opt)
 		if err == nil {
 			break
 		}
 		p, again := busy(err)
-		if !again || try == busyTries {
+		if !again {
 			return explainWrite(err)
 		}
-		if err := sleep(ctx, max(p.RetryAfter, min(50*time.Millisecond<<min(try, 6), 2*time.Second))); err != nil {
+		pause := max(p.RetryAfter, min(50*time.Millisecond<<min(try, 6), 2*time.Second))
+		if time.Since(begin)+pause > busyFor {
+			return err
+		}
+		imp.c.Err.Status("waiting after %s: %s", count(imp.accepted, "document"), err)
+		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
@@ -251,8 +258,10 @@ func (imp *importer) send(ctx context.Context, b *batch) error {
 			imp.rejected = append(imp.rejected, rejection{where, r.Code, r.Detail})
 		}
 	}
-	if answer.Token != "" {
-		imp.token = answer.Token
+	imp.refused += answer.Unnamed
+	imp.requests++
+	if imp.token = answer.Token; imp.requests > 1 {
+		imp.token = ""
 	}
 	return nil
 }
@@ -283,7 +292,7 @@ type importResult struct {
 	Rejected      []rejection `json:"rejected"`
 	Skipped       []skip      `json:"skipped"`
 	Took          string      `json:"took"`
-	Token         string      `json:"token"`
+	Token         string      `json:"token,omitempty"`
 	Searchable    *bool       `json:"searchable,omitempty"`
 }
 

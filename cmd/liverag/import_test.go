@@ -193,19 +193,19 @@ func TestImportNDJSON(t *testing.T) {
 
   {"id":"b","deleted":true}
 not json
-{"id":"` + strings.Repeat("x", 2000) + `"}
+{"id":"` + strings.Repeat("x", 2<<20) + `"}
 {"text":"no id"}
 {"id":"c","text":"last"}`
 	path := filepath.Join(tree(t, map[string]string{"dump.ndjson": input}), "dump.ndjson")
 	for name, args := range map[string][]string{path: {path}, "-": {"-"}} {
-		s := newServer(t, always(202, `{"accepted":3,"rejected":[{"line":3,"code":"not_a_document","detail":"no JSON"},{"line":4,"code":"id_invalid","detail":"no id"}],"token":"t"}`))
-		got := invoke(t, []string{"LIVERAG_HTTP_MAX_BODY=1KiB", "LIVERAG_DOCUMENTS_MAX_BYTES=1KiB"}, input, append([]string{"import", "--server", s.URL}, args...)...)
+		s := newServer(t, always(202, `{"accepted":3,"rejected":[{"line":3,"code":"not_a_document","detail":"no JSON"},{"line":4,"code":"id_invalid","detail":"no id"}],"unnamed":7,"token":"t"}`))
+		got := invoke(t, []string{"LIVERAG_DOCUMENTS_MAX_BYTES=1KiB"}, input, append([]string{"import", "--server", s.URL}, args...)...)
 		want := `{"id":"a","text":"1"}` + "\n" + `{"id":"b","deleted":true}` + "\nnot json\n" + `{"text":"no id"}` + "\n" + `{"id":"c","text":"last"}` + "\n"
 		if r := s.next(t); r.body != want || !r.backfill {
 			t.Errorf("sent %q", r.body)
 		}
 		if got.code != exitFailed || !strings.Contains(got.out, "imported 3 documents") || !strings.Contains(got.out, "refused "+name+":4  not_a_document: no JSON\n") ||
-			!strings.Contains(got.out, "refused "+name+":6  id_invalid: no id\n") || !strings.Contains(got.out, "left out 1 over the limit: "+name+":5\n") {
+			!strings.Contains(got.out, "refused "+name+":6  id_invalid: no id\n") || !strings.Contains(got.out, "left out 1 over the limit: "+name+":5\n") || !strings.Contains(got.out, "refused 7 more\n") || !strings.Contains(got.err, "9 documents refused") {
 			t.Errorf("%+v", got)
 		}
 	}
