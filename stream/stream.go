@@ -89,7 +89,7 @@ type Change struct {
 	// The fields below are set by a Source and ignored by a Sink.
 
 	Position Position
-	// Version orders the changes of one document: epoch·2^40 + offset.
+	// Version orders the changes of one document. See the function Version.
 	Version int64
 	// Time is the record's timestamp: when the change entered the log.
 	Time time.Time

@@ -1,0 +1,51 @@
+package indexer
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// counts is what a generation's pipelines have done since this process started. Everything is read while it runs.
+type counts struct {
+	changes        atomic.Int64 // delivered by the log
+	documents      atomic.Int64 // revisions with content applied
+	deletes        atomic.Int64
+	chunksEmbedded atomic.Int64
+	chunksReused   atomic.Int64
+	tokensEmbedded atomic.Int64
+	tokensReused   atomic.Int64
+	superseded     atomic.Int64 // changes that a newer one overtook before they were embedded
+	deadLetters    atomic.Int64
+	stale          atomic.Int64 // changes that the store had already
+
+	mu      sync.Mutex
+	seconds [60]int64 // tokens embedded in each of the last seconds
+	second  int64
+}
+
+func (c *counts) addTokens(now time.Time, n int) {
+	c.tokensEmbedded.Add(int64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	c.seconds[c.second%60] += int64(n)
+}
+
+func (c *counts) turn(now time.Time) {
+	second := now.Unix()
+	for at := max(c.second+1, second-59); at <= second; at++ {
+		c.seconds[at%60] = 0
+	}
+	c.second = max(c.second, second)
+}
+
+func (c *counts) tokensLastMinute(now time.Time) (sum int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(now)
+	for _, n := range c.seconds {
+		sum += n
+	}
+	return sum
+}

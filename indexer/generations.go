@@ -1,0 +1,329 @@
+package indexer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// Live is the alias that names the generation which answers.
+const Live = "live"
+
+// control is the value of the register: which generations there are, and which one is live. Every process on the same log follows it.
+type control struct {
+	Format      int             `json:"format"`
+	Live        string          `json:"live"`
+	Previous    string          `json:"previous,omitempty"`
+	Generations map[string]Spec `json:"generations"`
+}
+
+const controlFormat = 1
+
+// Spec is a generation as it was asked for.
+type Spec struct {
+	vectordb.Generation
+	Recipe vectordb.Recipe `json:"recipe"`
+	// Group ends in something unique, so that a generation dropped and made again inherits no offsets.
+	Group   string    `json:"group"`
+	Created time.Time `json:"created"`
+	// Horizon is how far the log reached when the generation was made. What lies below is history: it does not count for freshness.
+	Horizon map[int32]int64 `json:"horizon"`
+	// Desired is what its pipeline should do.
+	Desired Desired `json:"desired"`
+}
+
+// Desired is what a caller wants of a generation.
+type Desired string
+
+const (
+	Run    Desired = "run"
+	Pause  Desired = "pause"
+	Cancel Desired = "cancel"
+	// drop is the first half of dropping: whoever sees it finishes the job, after a crash too.
+	drop Desired = "drop"
+)
+
+var (
+	// ErrNotFound: no generation or alias of that name.
+	ErrNotFound = errors.New("no such generation")
+	// ErrExists: the name is taken by another recipe.
+	ErrExists = errors.New("generation exists")
+	// ErrNotCaughtUp: a generation that has not folded the whole log can't answer for it.
+	ErrNotCaughtUp = errors.New("generation has not caught up")
+	// ErrInUse: an alias names the generation.
+	ErrInUse = errors.New("generation is in use")
+	// ErrNoPrevious: there was no promote to take back.
+	ErrNoPrevious = errors.New("nothing to roll back to")
+	// ErrRecipe: the recipe can't be built.
+	ErrRecipe = errors.New("bad recipe")
+	// ErrName: not [a-z][a-z0-9_]{0,62}, or reserved.
+	ErrName = errors.New("bad generation name")
+)
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
+func checkName(name string) error {
+	if !namePattern.MatchString(name) || name == Live {
+		return fmt.Errorf("%w %q: it is [a-z][a-z0-9_]{0,62}, and not %q", ErrName, name, Live)
+	}
+	return nil
+}
+
+func decodeControl(value []byte) (control, error) {
+	c := control{Format: controlFormat, Generations: map[string]Spec{}}
+	if value == nil {
+		return c, nil
+	}
+	if err := json.Unmarshal(value, &c); err != nil {
+		return c, fmt.Errorf("read control topic: %w", err)
+	}
+	if c.Format != controlFormat {
+		return c, fmt.Errorf("read control topic: it has format %d, this program knows %d: update liverag", c.Format, controlFormat)
+	}
+	return c, nil
+}
+
+// change edits the control value until nobody came in between. edit may return an error to give up, and errUnchanged to leave all as it is.
+func (x *Indexer) change(ctx context.Context, edit func(*control) error) error {
+	for {
+		sequence, value, err := x.config.Register.Load(ctx)
+		if err != nil {
+			return fmt.Errorf("read control topic: %w", err)
+		}
+		c, err := decodeControl(value)
+		if err != nil {
+			return err
+		}
+		if err := edit(&c); err != nil {
+			if errors.Is(err, errUnchanged) {
+				return x.follow(ctx, sequence, c)
+			}
+			return err
+		}
+		if value, err = json.Marshal(c); err != nil {
+			return err
+		}
+		switch err := x.config.Register.CompareAndSet(ctx, sequence, value); {
+		case errors.Is(err, stream.ErrConflict):
+			continue
+		case err != nil:
+			return fmt.Errorf("write control topic: %w", err)
+		}
+		return x.follow(ctx, sequence+1, c)
+	}
+}
+
+var errUnchanged = errors.New("unchanged")
+
+// Create starts a replay of the log into a new generation. An empty name is made from the recipe. Asking again for the same name and recipe returns what is there.
+func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recipe) (Info, error) {
+	parts, err := x.config.Build(recipe)
+	if err != nil {
+		return Info{}, fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	identity, err := x.config.Log.Identity(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("ask the log who it is: %w", err)
+	}
+	ends, err := x.config.Log.Ends(ctx)
+	if err != nil {
+		return Info{}, fmt.Errorf("ask the log for its ends: %w", err)
+	}
+	if name != "" {
+		if err := checkName(name); err != nil {
+			return Info{}, err
+		}
+	}
+	wanted := name
+	err = x.change(ctx, func(c *control) error {
+		name = wanted
+		spec := newSpec(parts, identity, ends, time.Now())
+		if name == "" {
+			name = freeName(parts, spec.Fingerprint, c.Generations)
+		} else if old, ok := c.Generations[name]; ok {
+			if old.Fingerprint == spec.Fingerprint && old.Origin == spec.Origin && old.Desired != drop && old.Desired != Cancel {
+				return errUnchanged
+			}
+			return fmt.Errorf("%w: %s (%s)", ErrExists, name, describe(old.Recipe))
+		}
+		spec.Name = name
+		spec.Group = fmt.Sprintf("liverag.%s.%s-%s", identity.Topic, name, newID())
+		c.Generations[name] = spec
+		if c.Live == "" {
+			c.Live = name
+		}
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return x.Info(name)
+}
+
+func newSpec(parts Parts, identity stream.Identity, ends []stream.End, now time.Time) Spec {
+	spec := Spec{Recipe: parts.Recipe, Created: now.UTC().Truncate(time.Millisecond), Horizon: map[int32]int64{}, Desired: Run}
+	spec.Fingerprint = parts.fingerprint()
+	spec.Dim = parts.Embedder.Dim()
+	spec.Origin = origin(identity)
+	for _, end := range ends {
+		spec.Horizon[end.Partition] = end.Offset
+	}
+	return spec
+}
+
+// origin names a log together with its partition count: ids are spread by it, so under another count the order of a document's changes is lost.
+func origin(identity stream.Identity) string {
+	return fmt.Sprintf("%s/%s/%d", identity.Topic, identity.ID, identity.Partitions)
+}
+
+// freeName is like markdown200_static_5d1c.
+func freeName(parts Parts, fingerprint string, taken map[string]Spec) string {
+	model := parts.Recipe.Embedder.Model
+	if i := strings.LastIndexByte(model, '/'); i >= 0 {
+		model = model[i+1:]
+	}
+	base := fmt.Sprintf("%s%d_%s_%s", parts.Recipe.Chunker.Strategy, parts.Recipe.Chunker.Tokens, model, fingerprint[:4])
+	base = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(base))
+	base = base[:min(len(base), 58)]
+	name := base
+	for i := 2; ; i++ {
+		if _, ok := taken[name]; !ok {
+			return name
+		}
+		name = fmt.Sprintf("%s_%d", base, i)
+	}
+}
+
+func describe(r vectordb.Recipe) string {
+	return fmt.Sprintf("%s %d/%d %s, %s", r.Chunker.Strategy, r.Chunker.Tokens, r.Chunker.Overlap, r.Chunker.Tokenizer, r.Embedder.Model)
+}
+
+// Promote moves the alias live to a generation that has caught up, in one step.
+func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
+	g := x.lookup(name)
+	if g == nil {
+		return Info{}, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	if info := g.info(); info.State != StateReady {
+		return info, fmt.Errorf("%w: %s is %s, %s", ErrNotCaughtUp, name, info.State, info.Progress)
+	}
+	err := x.change(ctx, func(c *control) error {
+		switch {
+		case c.Generations[name].Name == "" || c.Generations[name].Desired == drop:
+			return fmt.Errorf("%w: %s", ErrNotFound, name)
+		case c.Live == name:
+			return errUnchanged
+		}
+		c.Previous, c.Live = c.Live, name
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return x.Info(name)
+}
+
+// Rollback moves the alias back to where it was before the last promote.
+func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
+	var name string
+	err := x.change(ctx, func(c *control) error {
+		name = c.Previous
+		if spec, ok := c.Generations[name]; !ok || spec.Desired == drop {
+			return ErrNoPrevious
+		}
+		c.Previous, c.Live = c.Live, name
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return x.Info(name)
+}
+
+// Drop removes a generation that no alias names, and frees its space.
+func (x *Indexer) Drop(ctx context.Context, name string) error {
+	err := x.change(ctx, func(c *control) error {
+		spec, ok := c.Generations[name]
+		if !ok {
+			return fmt.Errorf("%w: %s", ErrNotFound, name)
+		}
+		if c.Live == name {
+			return fmt.Errorf("%w: %s is live; promote another one first", ErrInUse, name)
+		}
+		spec.Desired = drop
+		c.Generations[name] = spec
+		if c.Previous == name {
+			c.Previous = ""
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return x.awaitDropped(ctx, name)
+}
+
+// Set pauses, resumes or cancels a generation's pipeline. A cancelled one can only be dropped.
+func (x *Indexer) Set(ctx context.Context, name string, desired Desired) (Info, error) {
+	err := x.change(ctx, func(c *control) error {
+		spec, ok := c.Generations[name]
+		switch {
+		case !ok || spec.Desired == drop:
+			return fmt.Errorf("%w: %s", ErrNotFound, name)
+		case spec.Desired == desired:
+			return errUnchanged
+		case c.Live == name && desired != Run:
+			return fmt.Errorf("%w: %s is live", ErrInUse, name)
+		case spec.Desired == Cancel:
+			return fmt.Errorf("%w: %s was cancelled; drop it and replay anew", ErrInUse, name)
+		}
+		spec.Desired = desired
+		c.Generations[name] = spec
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return x.Info(name)
+}
+
+// List returns every generation, the live one first, then by name.
+func (x *Indexer) List() []Info {
+	x.mu.Lock()
+	all := slices.Collect(maps.Values(x.generations))
+	x.mu.Unlock()
+	out := make([]Info, len(all))
+	for i, g := range all {
+		out[i] = g.info()
+	}
+	slices.SortFunc(out, func(a, b Info) int {
+		if (len(a.Alias) > 0) != (len(b.Alias) > 0) {
+			return len(b.Alias) - len(a.Alias)
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out
+}
+
+// Info describes the generation or alias of that name.
+func (x *Indexer) Info(name string) (Info, error) {
+	g := x.lookup(name)
+	if g == nil {
+		return Info{}, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return g.info(), nil
+}

@@ -1,0 +1,249 @@
+package indexer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/liverag/liverag/internal/problem"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// Routes registers GET /freshness and its stream, GET /changes/stream, /generations and POST /rollback.
+func (x *Indexer) Routes(e *echo.Echo) {
+	e.GET("/freshness", x.getFreshness)
+	e.GET("/freshness/stream", x.streamFreshness)
+	e.GET("/changes/stream", x.streamChanges)
+	e.GET("/generations", x.listGenerations)
+	e.POST("/generations", x.createGeneration)
+	e.GET("/generations/:name", x.getGeneration)
+	e.DELETE("/generations/:name", x.dropGeneration)
+	e.POST("/generations/:name/pause", x.setGeneration(Pause))
+	e.POST("/generations/:name/resume", x.setGeneration(Run))
+	e.POST("/generations/:name/cancel", x.setGeneration(Cancel))
+	e.POST("/generations/:name/promote", x.promoteGeneration)
+	e.POST("/rollback", x.rollback)
+}
+
+func (x *Indexer) getFreshness(c echo.Context) error {
+	from, err := timeParam(c, "from")
+	if err != nil {
+		return err
+	}
+	to, err := timeParam(c, "to")
+	if err != nil {
+		return err
+	}
+	out, err := x.Freshness(c.Request().Context())
+	if err != nil {
+		return asProblem(err)
+	}
+	if !from.IsZero() || !to.IsZero() {
+		if to.IsZero() {
+			to = time.Now()
+		}
+		if to.Before(from) {
+			return problem.New(http.StatusBadRequest, "invalid", "to is before from")
+		}
+		out.Past = x.past(from, to)
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+func timeParam(c echo.Context, name string) (time.Time, error) {
+	value := c.QueryParam(name)
+	if value == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, problem.New(http.StatusBadRequest, "invalid", "%s is no RFC 3339 time like 2026-11-21T10:00:00Z: %q", name, value)
+	}
+	return t, nil
+}
+
+// streamFreshness sends what GET /freshness answers, every second, from what is known without asking the log.
+func (x *Indexer) streamFreshness(c echo.Context) error {
+	send := beginEvents(c)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if g := x.live.Load(); g != nil {
+			if err := send("freshness", x.measured(g)); err != nil {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-c.Request().Context().Done():
+			return nil
+		case <-x.stopping():
+			return nil
+		}
+	}
+}
+
+// streamChanges sends changes as they become searchable.
+func (x *Indexer) streamChanges(c echo.Context) error {
+	events, stop := x.Events()
+	defer stop()
+	send := beginEvents(c)
+	// A comment every now and then keeps proxies from closing a quiet stream, and finds out that the reader is gone.
+	alive := time.NewTicker(15 * time.Second)
+	defer alive.Stop()
+	for {
+		select {
+		case event := <-events:
+			if err := send("change", event); err != nil {
+				return nil
+			}
+		case <-alive.C:
+			if err := send("", nil); err != nil {
+				return nil
+			}
+		case <-c.Request().Context().Done():
+			return nil
+		case <-x.stopping():
+			return nil
+		}
+	}
+}
+
+// stopping is closed when Run ends, so that streams don't hold up a shutdown.
+func (x *Indexer) stopping() <-chan struct{} {
+	select {
+	case <-x.running:
+		return x.ctx.Done()
+	default:
+		return nil
+	}
+}
+
+// beginEvents starts a stream of server-sent events and returns how to send one; a nil value is a comment.
+func beginEvents(c echo.Context) func(name string, value any) error {
+	w := c.Response()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	w.WriteHeader(http.StatusOK)
+	control := http.NewResponseController(w)
+	_ = control.Flush()
+	return func(name string, value any) error {
+		text := ": alive\n\n"
+		if value != nil {
+			b, err := json.Marshal(value)
+			if err != nil {
+				return err
+			}
+			text = fmt.Sprintf("event: %s\ndata: %s\n\n", name, b)
+		}
+		// Each event renews the deadline, so a reader that hangs is let go, and one that reads stays.
+		_ = control.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+		return control.Flush()
+	}
+}
+
+func (x *Indexer) listGenerations(c echo.Context) error {
+	return c.JSON(http.StatusOK, map[string]any{"generations": x.List()})
+}
+
+func (x *Indexer) getGeneration(c echo.Context) error {
+	return answer(c, http.StatusOK)(x.Info(c.Param("name")))
+}
+
+// createRequest is the body of POST /generations.
+type createRequest struct {
+	Name   string          `json:"name"`
+	Recipe vectordb.Recipe `json:"recipe"`
+}
+
+func (x *Indexer) createGeneration(c echo.Context) error {
+	var request createRequest
+	decoder := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, 1<<20))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&request); err != nil {
+		var wrongType *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &wrongType):
+			return problem.New(http.StatusBadRequest, "wrong_type", "%s must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value)
+		case errors.Is(err, io.EOF):
+			return problem.New(http.StatusBadRequest, "invalid", `the body is empty; it should be like {"recipe":{"chunker":{"strategy":"recursive","tokens":256}}}`)
+		}
+		return problem.New(http.StatusBadRequest, "unsupported", "the body is no generation request: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), 30*time.Second)
+	defer cancel()
+	return answer(c, http.StatusAccepted)(x.Create(ctx, request.Name, request.Recipe))
+}
+
+func (x *Indexer) setGeneration(desired Desired) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		return answer(c, http.StatusOK)(x.Set(c.Request().Context(), c.Param("name"), desired))
+	}
+}
+
+func (x *Indexer) promoteGeneration(c echo.Context) error {
+	// A condition that is not understood must not be taken for one that holds.
+	var conditions map[string]json.RawMessage
+	err := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, 1<<20)).Decode(&conditions)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return problem.New(http.StatusBadRequest, "invalid", "the body is not a JSON object: %v", err)
+	case len(conditions) > 0:
+		return problem.New(http.StatusBadRequest, "unsupported", "a promote takes no conditions; nothing was promoted")
+	}
+	return answer(c, http.StatusOK)(x.Promote(c.Request().Context(), c.Param("name")))
+}
+
+func (x *Indexer) rollback(c echo.Context) error {
+	return answer(c, http.StatusOK)(x.Rollback(c.Request().Context()))
+}
+
+func (x *Indexer) dropGeneration(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), 30*time.Second)
+	defer cancel()
+	if err := x.Drop(ctx, c.Param("name")); err != nil {
+		return asProblem(err)
+	}
+	return c.NoContent(http.StatusNoContent)
+}
+
+func answer(c echo.Context, status int) func(Info, error) error {
+	return func(info Info, err error) error {
+		if err != nil {
+			return asProblem(err)
+		}
+		return c.JSON(status, info)
+	}
+}
+
+// asProblem gives the package's errors their status and code.
+func asProblem(err error) error {
+	for _, known := range []struct {
+		err    error
+		status int
+		code   string
+	}{
+		{ErrNotFound, http.StatusNotFound, "generation_unknown"},
+		{ErrExists, http.StatusConflict, "generation_exists"},
+		{ErrNotCaughtUp, http.StatusConflict, "not_caught_up"},
+		{ErrInUse, http.StatusConflict, "generation_in_use"},
+		{ErrNoPrevious, http.StatusConflict, "nothing_to_roll_back"},
+		{ErrRecipe, http.StatusBadRequest, "recipe_invalid"},
+		{ErrName, http.StatusBadRequest, "name_invalid"},
+	} {
+		if errors.Is(err, known.err) {
+			return problem.New(known.status, known.code, "%v", err)
+		}
+	}
+	return err
+}

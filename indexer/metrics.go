@@ -1,0 +1,98 @@
+package indexer
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics returns what /metrics shows of the write path. It reads the counters when it is scraped, so it costs nothing in between.
+func (x *Indexer) Metrics() prometheus.Collector {
+	m := &metrics{
+		indexer: x,
+		searchable: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "liverag_time_to_searchable_seconds",
+			Help:    "From a change's entry into the log until a search of the live generation can return it; imports apart.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300},
+		}),
+	}
+	x.freshness.observe = m.searchable.Observe
+	for _, family := range families {
+		m.descriptions = append(m.descriptions, prometheus.NewDesc(family.name, family.help, []string{"generation"}, nil))
+	}
+	return m
+}
+
+type metrics struct {
+	indexer      *Indexer
+	searchable   prometheus.Histogram
+	descriptions []*prometheus.Desc
+}
+
+var families = []struct {
+	name, help string
+	kind       prometheus.ValueType
+	value      func(g *generation) float64
+}{
+	{"liverag_changes_total", "Changes delivered by the log.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.changes.Load()) }},
+	{"liverag_documents_indexed_total", "Document revisions made searchable.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.documents.Load()) }},
+	{"liverag_documents_deleted_total", "Deletions made effective.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.deletes.Load()) }},
+	{"liverag_chunks_embedded_total", "Chunks that were embedded because their text was new.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.chunksEmbedded.Load()) }},
+	{"liverag_chunks_reused_total", "Chunks whose stored vector was kept.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.chunksReused.Load()) }},
+	{"liverag_tokens_embedded_total", "Tokens of the embedded chunks, in the chunker's tokenizer.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.tokensEmbedded.Load()) }},
+	{"liverag_tokens_reused_total", "Tokens of the reused chunks.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.tokensReused.Load()) }},
+	{"liverag_changes_superseded_total", "Changes that a newer one overtook before they were embedded.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.superseded.Load()) }},
+	{"liverag_dead_letters_total", "Changes that can't be indexed and went to the dead-letter topic.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.deadLetters.Load()) }},
+	{"liverag_changes_stale_total", "Changes delivered again that the store had already.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.stale.Load()) }},
+	{"liverag_lag_changes", "Changes in the log that are not searchable yet.", prometheus.GaugeValue, func(g *generation) float64 {
+		_, pending := g.progress.lag()
+		return float64(pending)
+	}},
+	{"liverag_in_flight_bytes", "Bytes read from the log and not applied yet.", prometheus.GaugeValue, func(g *generation) float64 { return float64(g.inFlight()) }},
+	{"liverag_live", "1 for the generation that answers.", prometheus.GaugeValue, func(g *generation) float64 {
+		if g.indexer.live.Load() == g {
+			return 1
+		}
+		return 0
+	}},
+	{"liverag_held_up", "1 while an error keeps the generation from advancing.", prometheus.GaugeValue, func(g *generation) float64 {
+		if g.heldUp() {
+			return 1
+		}
+		return 0
+	}},
+}
+
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	m.searchable.Describe(out)
+	for _, d := range m.descriptions {
+		out <- d
+	}
+}
+
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	m.searchable.Collect(out)
+	m.indexer.mu.Lock()
+	defer m.indexer.mu.Unlock()
+	for name, g := range m.indexer.generations {
+		for i, family := range families {
+			out <- prometheus.MustNewConstMetric(m.descriptions[i], family.kind, family.value(g), name)
+		}
+	}
+}
+
+func (g *generation) inFlight() int64 {
+	g.mu.Lock()
+	p := g.pipeline
+	g.mu.Unlock()
+	if p == nil {
+		return 0
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.inFlight
+}
+
+func (g *generation) heldUp() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failed != nil || g.pipeline != nil && g.pipeline.trouble.Load() != nil
+}

@@ -1,0 +1,840 @@
+package indexer
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/htmltext"
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// pipeline folds the log into one generation. Live indexing, replay and recovery are this same code from
+// another position.
+//
+//	Source.Next → queue (newest change of each document) → split, reuse → embed → Apply → searchable → Commit
+//
+// Changes of one document go through one after the other; those of others overtake them.
+type pipeline struct {
+	generation string
+	group      string // consumer group; empty: the positions are the store's checkpoint
+	parts      Parts
+	log        stream.Log
+	letters    stream.DeadLetters
+	store      vectordb.Store
+	logger     *slog.Logger
+	gate       *gate
+	live       func() bool   // is this the generation that answers?
+	applied    func([]*task) // called after a write became searchable, before anybody waiting for it is woken
+	limit      int64         // bytes in flight
+	progress   *progress
+	counts     *counts
+	trouble    atomic.Pointer[Trouble]
+
+	mu       sync.Mutex
+	ready    *sync.Cond
+	queue    []*task             // documents whose turn it is, oldest first
+	docs     map[string]*docTurn // documents with work in flight
+	owned    map[int32]uint64    // partition → term of ownership; absent: not owned
+	terms    uint64
+	inFlight int64         // bytes
+	room     chan struct{} // signalled when inFlight shrinks
+	stopping bool
+
+	applyMu sync.Mutex // held while a write is under way
+	out     chan *task
+}
+
+// Trouble is what keeps a generation from advancing.
+type Trouble struct {
+	Since  time.Time `json:"since"`
+	Detail string    `json:"detail"`
+}
+
+// docTurn holds one document's place in line.
+type docTurn struct {
+	running *task
+	next    *task
+}
+
+// task is the newest known change of a document's content, of its access, or both, together with every change that these supersede.
+type task struct {
+	key      string
+	content  *stream.Change
+	access   *stream.Change
+	covers   []cover // every change that this one stands for, itself included
+	bytes    int64
+	letter   *stream.DeadLetter
+	revision *vectordb.Revision // what to apply; nil: nothing changes
+	attempts int
+	embedded int // chunks
+	reused   int
+	tokens   int
+	hidden   bool // not everybody may know of the document
+}
+
+// cover is a change that counts as done when its task is.
+type cover struct {
+	at       stream.Position
+	term     uint64 // of ownership of its partition when it was read
+	logged   time.Time
+	updated  time.Time
+	backfill bool
+}
+
+const (
+	taskOverhead    = 1 << 10 // bytes a task is charged beside its record
+	applyTasks      = 512     // most documents in one write
+	applyBytes      = 8 << 20 // about the most text in one write
+	prepareTasks    = 16      // most documents a worker takes at once
+	checkpointEvery = time.Second
+)
+
+func (p *pipeline) Run(ctx context.Context) error {
+	p.ready = sync.NewCond(&p.mu)
+	p.docs = make(map[string]*docTurn)
+	p.owned = make(map[int32]uint64)
+	p.room = make(chan struct{}, 1)
+	p.out = make(chan *task, applyTasks)
+
+	from := stream.From{Group: p.group}
+	if p.group == "" {
+		positions, err := p.store.Checkpoint(ctx, p.generation)
+		if err != nil {
+			return fmt.Errorf("read checkpoint of %s: %w", p.generation, err)
+		}
+		from.Positions = positions
+	}
+	source, err := p.log.Open(ctx, from)
+	if err != nil {
+		return fmt.Errorf("open log for %s: %w", p.generation, err)
+	}
+	defer source.Close()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		p.stopping = true
+		p.ready.Broadcast()
+		p.mu.Unlock()
+	})
+	defer stop()
+	g.Go(func() error { return p.read(ctx, source) })
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		g.Go(func() error { return p.prepare(ctx, g) })
+	}
+	g.Go(func() error { return p.apply(ctx) })
+	if p.group != "" {
+		g.Go(func() error { return p.commit(ctx, source) })
+	}
+	err = g.Wait()
+	if p.group != "" {
+		p.commitNow(context.WithoutCancel(ctx), source)
+	}
+	return err
+}
+
+// read moves changes from the source into the queue, and holds the source back while too much is in flight.
+func (p *pipeline) read(ctx context.Context, source stream.Source) error {
+	var paused []int32
+	for {
+		batch, err := source.Next(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, io.EOF) {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		for _, at := range batch.Assigned {
+			p.own(at)
+		}
+		if len(batch.Lost) > 0 || len(batch.Revoked) > 0 {
+			p.disown(slices.Concat(batch.Lost, batch.Revoked))
+			if len(batch.Revoked) > 0 && p.group != "" {
+				p.commitNow(ctx, source, batch.Revoked...)
+			}
+			for _, id := range slices.Concat(batch.Lost, batch.Revoked) {
+				p.progress.forget(id)
+			}
+		}
+		for i := range batch.Changes {
+			p.enqueue(&batch.Changes[i])
+		}
+		for _, at := range batch.Fetched {
+			p.progress.fetch(at)
+		}
+		p.progress.observe(batch.Ends...)
+
+		// A short wait drains most bursts without the half second that a paused partition takes to come back.
+		full := p.full()
+		for wait := time.NewTimer(50 * time.Millisecond); full; full = p.full() {
+			select {
+			case <-p.room:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-wait.C:
+			}
+			break
+		}
+		switch {
+		case full && len(paused) == 0:
+			paused = p.ownedPartitions()
+			source.Pause(paused...)
+		case len(paused) > 0 && p.drained():
+			source.Resume(paused...)
+			paused = nil
+		}
+	}
+}
+
+func (p *pipeline) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.inFlight > p.limit
+}
+
+// drained tells whether reading may go on: early enough that the workers have something left to do until it has.
+func (p *pipeline) drained() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.inFlight <= p.limit*3/4
+}
+
+func (p *pipeline) own(at stream.Position) {
+	p.mu.Lock()
+	p.terms++
+	p.owned[at.Partition] = p.terms
+	p.mu.Unlock()
+	p.progress.assign(at)
+}
+
+// disown returns when no write of the partitions is under way and none will begin.
+func (p *pipeline) disown(partitions []int32) {
+	p.mu.Lock()
+	for _, id := range partitions {
+		delete(p.owned, id)
+	}
+	p.mu.Unlock()
+	p.applyMu.Lock()   // waits for the write in flight
+	p.applyMu.Unlock() //nolint:staticcheck // the lock is a barrier
+}
+
+func (p *pipeline) ownedPartitions() []int32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]int32, 0, len(p.owned))
+	for id := range p.owned {
+		out = append(out, id)
+	}
+	return out
+}
+
+// enqueue gives a change its place in its document's line. A newer change takes the place of one that still waits.
+func (p *pipeline) enqueue(c *stream.Change) {
+	if !p.progress.deliver(c.Position) {
+		return
+	}
+	p.counts.changes.Add(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	covered := cover{at: c.Position, term: p.owned[c.Position.Partition], logged: c.Time, updated: c.Time, backfill: c.Backfill}
+	if c.Document != nil && !c.Document.UpdatedAt.IsZero() {
+		covered.updated = c.Document.UpdatedAt
+	}
+	t := &task{covers: []cover{covered}, bytes: int64(c.Size) + taskOverhead}
+	p.inFlight += t.bytes
+	switch c.Kind {
+	case stream.Invalid:
+		// Poison has no document to wait for. Its key here is unique, so it is in nobody's way.
+		t.key = fmt.Sprintf("\x00%d/%d", c.Position.Partition, c.Position.Offset)
+		t.letter = &stream.DeadLetter{Raw: c.Raw, Position: c.Position, Time: c.Time, Problem: *c.Problem, Attempts: 1}
+	case stream.Access:
+		t.key, t.access = c.Key(), c
+	default:
+		t.key, t.content = c.Key(), c
+	}
+	turn := p.docs[t.key]
+	switch {
+	case turn == nil:
+		p.docs[t.key] = &docTurn{running: t}
+		p.push(t)
+	case turn.next != nil:
+		p.supersede(turn.next, t)
+	default:
+		turn.next = t
+	}
+}
+
+// push makes a task available to the workers. It is called under the lock.
+func (p *pipeline) push(t *task) {
+	p.queue = append(p.queue, t)
+	p.ready.Signal()
+}
+
+// supersede merges a newer task into one that waits. It is called under the lock.
+func (p *pipeline) supersede(old, newer *task) {
+	if newer.content != nil {
+		if old.content != nil {
+			p.counts.superseded.Add(1)
+		}
+		old.content = newer.content
+	}
+	if newer.access != nil {
+		old.access = newer.access
+	}
+	old.covers = append(old.covers, newer.covers...)
+	old.bytes += newer.bytes
+}
+
+// take blocks until documents are due, and returns a few of them so that the store is asked once for all.
+func (p *pipeline) take() []*task {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.queue) == 0 && !p.stopping {
+		p.ready.Wait()
+	}
+	if p.stopping {
+		return nil
+	}
+	n := min(prepareTasks, 1+len(p.queue)/4)
+	batch := slices.Clone(p.queue[:n])
+	clear(p.queue[:n])
+	p.queue = p.queue[n:]
+	if len(p.queue) == 0 {
+		p.queue = nil
+	}
+	return batch
+}
+
+// prepare turns due changes into revisions, and has what is missing embedded.
+func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
+	for {
+		batch := p.take()
+		if batch == nil {
+			return ctx.Err()
+		}
+		keys := make([]string, 0, len(batch))
+		for _, t := range batch {
+			if t.letter == nil {
+				keys = append(keys, t.key)
+			}
+		}
+		var current []vectordb.Revision
+		if len(keys) > 0 {
+			err := p.persist(ctx, "read stored entries", func() (err error) {
+				current, err = p.store.Current(ctx, p.generation, keys)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		for _, t := range batch {
+			if t.letter != nil {
+				g.Go(func() error { return p.bury(ctx, t) })
+				continue
+			}
+			stored := &current[0]
+			current = current[1:]
+			if err := p.gate.enter(ctx, p.live()); err != nil {
+				return err
+			}
+			missing := p.revise(t, stored)
+			p.gate.leave()
+			if len(missing) > 0 {
+				g.Go(func() error { return p.embed(ctx, t, missing) })
+				continue
+			}
+			if err := p.send(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// revise makes the task's revision, with every vector that the stored one can lend, and returns the inputs that have to be embedded.
+func (p *pipeline) revise(t *task, stored *vectordb.Revision) []missingInput {
+	if t.content != nil && t.content.Version <= stored.Version {
+		p.counts.stale.Add(1)
+		t.content = nil
+	}
+	if t.access != nil && t.access.Version <= stored.Access.Version {
+		t.access = nil
+	}
+	if t.content == nil && t.access == nil {
+		return nil
+	}
+	rev := &vectordb.Revision{Key: t.key}
+	t.revision = rev
+	if t.access != nil {
+		rev.Access = vectordb.Access{Version: t.access.Version, Clear: t.access.ACL == nil, ACL: t.access.ACL}
+	}
+	if t.content == nil {
+		return nil
+	}
+	c := t.content
+	t.hidden = c.Tenant != "" || stored.Readers() != nil || c.Document != nil && c.Document.ACL != nil
+	rev.Version, rev.LoggedAt = c.Version, c.Time
+	if c.Kind == stream.Delete {
+		rev.Deleted = true
+		return nil
+	}
+	doc := c.Document
+	rev.ContentType, rev.Title, rev.URL, rev.UpdatedAt = doc.ContentType, doc.Title, doc.URL, doc.UpdatedAt
+	rev.Metadata, rev.Tenant, rev.ACL, rev.Text = doc.Metadata, c.Tenant, doc.ACL, doc.Text
+	if rev.ContentType == "" {
+		rev.ContentType = stream.TextPlain
+	}
+	if rev.UpdatedAt.IsZero() {
+		rev.UpdatedAt = c.Time
+	}
+	splitAs := rev.ContentType
+	if rev.ContentType == stream.TextHTML {
+		page, err := htmltext.Convert(doc.Text)
+		if err != nil {
+			t.reject(stream.CodeNotADocument, fmt.Sprintf("the HTML can't be read: %v", err))
+			return nil
+		}
+		rev.Text, splitAs = page.Markdown, stream.TextMarkdown
+		if rev.Title == "" {
+			rev.Title = page.Title
+		}
+	}
+	if !stored.Deleted && stored.Version > 0 && stored.Text == rev.Text && stored.ContentType == rev.ContentType {
+		// The text is what it was, so its chunks are too: nothing to cut.
+		rev.Entries = stored.Entries
+		p.countReused(t)
+		return nil
+	}
+	lent := make(map[vectordb.Hash][]float32, len(stored.Entries))
+	for i := range stored.Entries {
+		lent[stored.Entries[i].Hash] = stored.Entries[i].Vector
+	}
+	chunks := p.parts.Chunker.Split(splitAs, rev.Text)
+	rev.Entries = make([]vectordb.Entry, len(chunks))
+	var missing []missingInput
+	asked := make(map[vectordb.Hash]int)
+	for i, chunk := range chunks {
+		input := input(chunk.Context, rev.Text[chunk.Start:chunk.End])
+		sum := sha256.Sum256([]byte(input))
+		hash := vectordb.Hash(sum[:16])
+		rev.Entries[i] = vectordb.Entry{Start: chunk.Start, End: chunk.End, Tokens: chunk.Tokens, Hash: hash, Vector: lent[hash]}
+		if lent[hash] != nil {
+			continue
+		}
+		if at, ok := asked[hash]; ok {
+			missing[at].entries = append(missing[at].entries, i)
+			continue
+		}
+		asked[hash] = len(missing)
+		missing = append(missing, missingInput{text: input, entries: []int{i}})
+	}
+	if len(missing) == 0 {
+		p.countReused(t)
+	}
+	return missing
+}
+
+// countReused notes that every entry of the task's revision was there already.
+func (p *pipeline) countReused(t *task) {
+	for i := range t.revision.Entries {
+		p.counts.tokensReused.Add(int64(t.revision.Entries[i].Tokens))
+	}
+	t.reused = len(t.revision.Entries)
+}
+
+// missingInput is a text to be embedded, and the entries that want its vector.
+type missingInput struct {
+	text    string
+	entries []int
+}
+
+// input is what the embedder reads for a chunk. Its form is part of the fingerprint (inputVersion).
+func input(context, text string) string {
+	if context == "" {
+		return text
+	}
+	var b strings.Builder
+	b.Grow(len(context) + 1 + len(text))
+	b.WriteString(context)
+	b.WriteByte('\n')
+	b.WriteString(text)
+	return b.String()
+}
+
+const inputVersion = 1
+
+func (t *task) reject(code, detail string) {
+	t.revision = nil
+	t.letter = &stream.DeadLetter{
+		Raw: t.content.Raw, Position: t.content.Position, Time: t.content.Time,
+		Problem: stream.Problem{Code: code, Detail: detail}, Attempts: t.attempts + 1,
+	}
+}
+
+// embed gets the missing vectors. It goes on until it has them, the model refuses one of the inputs, or a newer change makes them useless.
+func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) error {
+	texts := make([]string, len(missing))
+	for i := range missing {
+		texts[i] = missing[i].text
+	}
+	for {
+		lane := embedder.Replay
+		if p.live() {
+			lane = embedder.Live
+		}
+		vectors, err := p.parts.Embedder.Embed(embedder.WithLane(ctx, lane), embedder.Index, texts)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		t.attempts++
+		if err == nil {
+			for i := range missing {
+				for _, entry := range missing[i].entries {
+					t.revision.Entries[entry].Vector = vectors[i]
+				}
+				t.tokens += t.revision.Entries[missing[i].entries[0]].Tokens
+			}
+			total := 0
+			for i := range t.revision.Entries {
+				total += t.revision.Entries[i].Tokens
+			}
+			t.embedded, t.reused = len(missing), len(t.revision.Entries)-len(missing)
+			p.counts.chunksEmbedded.Add(int64(t.embedded))
+			p.counts.addTokens(time.Now(), t.tokens)
+			p.counts.tokensReused.Add(int64(total - t.tokens))
+			p.clearTrouble()
+			return p.send(ctx, t)
+		}
+		var failed *embedder.Error
+		if errors.As(err, &failed) && !failed.Temporary && failed.Input >= 0 {
+			code := stream.CodeEmbedRejected
+			if errors.Is(err, embedder.ErrInputTooLong) {
+				code = stream.CodeInputTooLong
+			}
+			t.reject(code, err.Error())
+			return p.bury(ctx, t)
+		}
+		p.setTrouble(fmt.Sprintf("embedding fails, trying again: %v", err))
+		if p.overtake(t) {
+			return nil
+		}
+		wait := backoff(t.attempts)
+		if failed != nil {
+			wait = max(wait, failed.RetryAfter)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// overtake gives up on a task whose document has a newer one waiting, which then goes first.
+func (p *pipeline) overtake(t *task) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	turn := p.docs[t.key]
+	if turn.next == nil || turn.next.content == nil {
+		return false
+	}
+	newer := turn.next
+	if newer.access == nil {
+		newer.access = t.access
+	}
+	p.counts.superseded.Add(1)
+	newer.covers = append(newer.covers, t.covers...)
+	newer.bytes += t.bytes
+	turn.running, turn.next = newer, nil
+	p.push(newer)
+	return true
+}
+
+// bury sends a task's change to the dead letters; what it would have replaced stays as it is.
+func (p *pipeline) bury(ctx context.Context, t *task) error {
+	err := p.persist(ctx, "write dead letter", func() error { return p.letters.Send(ctx, *t.letter) })
+	if err != nil {
+		return err
+	}
+	p.counts.deadLetters.Add(1)
+	p.logger.Warn("change can't be indexed; it is in the dead letters", "generation", p.generation, "key", t.key,
+		"partition", t.letter.Position.Partition, "offset", t.letter.Position.Offset, "code", t.letter.Problem.Code, "detail", t.letter.Problem.Detail)
+	return p.send(ctx, t)
+}
+
+func (p *pipeline) send(ctx context.Context, t *task) error {
+	select {
+	case p.out <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// apply writes finished revisions, as many at a time as there are.
+func (p *pipeline) apply(ctx context.Context) error {
+	var batch []*task
+	var saved map[int32]int64
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		batch = batch[:0]
+		select {
+		case t := <-p.out:
+			batch = append(batch, t)
+		case <-tick.C:
+			// Gaps, duplicates and dead letters move a partition on without a write of their own.
+			if p.group == "" {
+				if now := p.progress.committable(); !sameCheckpoint(saved, now) {
+					if err := p.write(ctx, nil); err != nil {
+						return err
+					}
+					saved = now
+				}
+			}
+			continue
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		bytes := batch[0].bytes
+	drain:
+		for len(batch) < applyTasks && bytes < applyBytes {
+			select {
+			case t := <-p.out:
+				batch = append(batch, t)
+				bytes += t.bytes
+			default:
+				break drain
+			}
+		}
+		if err := p.write(ctx, batch); err != nil {
+			return err
+		}
+		if p.group == "" {
+			saved = p.progress.committable()
+		}
+	}
+}
+
+// write applies tasks and lets their documents' next changes through.
+func (p *pipeline) write(ctx context.Context, batch []*task) error {
+	p.applyMu.Lock()
+	defer p.applyMu.Unlock()
+	owned, positions := p.stillOwned(batch)
+	var w vectordb.Write
+	for _, t := range owned {
+		if t.revision != nil {
+			w.Revisions = append(w.Revisions, *t.revision)
+		}
+	}
+	checkpoint := p.progress.begin(positions)
+	if p.group == "" {
+		w.Checkpoint = checkpoint
+	}
+	if len(w.Revisions) > 0 || w.Checkpoint != nil {
+		if err := p.applyWrite(ctx, owned, w); err != nil {
+			return err
+		}
+	}
+	for _, t := range owned {
+		if t.revision == nil {
+			continue
+		}
+		if t.revision.Deleted {
+			p.counts.deletes.Add(1)
+		} else if t.revision.Version > 0 {
+			p.counts.documents.Add(1)
+			p.counts.chunksReused.Add(int64(t.reused))
+		}
+	}
+	p.applied(owned)
+	p.progress.finish(positions)
+	p.release(batch)
+	return nil
+}
+
+// applyWrite goes on until the write is done. One that the store says can never be is taken apart, and the revision to blame is dead-lettered.
+func (p *pipeline) applyWrite(ctx context.Context, tasks []*task, w vectordb.Write) error {
+	err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, w) })
+	if !errors.Is(err, vectordb.ErrInvalid) {
+		return err
+	}
+	for _, t := range tasks {
+		if t.revision == nil {
+			continue
+		}
+		one := vectordb.Write{Revisions: []vectordb.Revision{*t.revision}}
+		err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, one) })
+		if errors.Is(err, vectordb.ErrInvalid) && t.content != nil {
+			t.reject(stream.CodeEmbedRejected, err.Error())
+			letter := *t.letter
+			err = p.persist(ctx, "write dead letter", func() error { return p.letters.Send(ctx, letter) })
+			p.counts.deadLetters.Add(1)
+			p.logger.Error("the store refuses a revision; it is in the dead letters", "generation", p.generation, "key", t.key, "detail", letter.Problem.Detail)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return p.persist(ctx, "write to the store", func() error {
+		return p.store.Apply(ctx, p.generation, vectordb.Write{Checkpoint: w.Checkpoint})
+	})
+}
+
+// stillOwned returns the tasks that may be written, and the positions that are done with them. What was read in an earlier term of
+// ownership is left out: it was, or will be, delivered again to whoever owns the partition now.
+func (p *pipeline) stillOwned(batch []*task) (owned []*task, positions []stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range batch {
+		n := len(positions)
+		for _, c := range t.covers {
+			if p.owned[c.at.Partition] == c.term {
+				positions = append(positions, c.at)
+			}
+		}
+		if len(positions) > n {
+			owned = append(owned, t)
+		}
+	}
+	return owned, positions
+}
+
+// release ends the turn of the tasks' documents.
+func (p *pipeline) release(tasks []*task) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range tasks {
+		p.inFlight -= t.bytes
+		turn := p.docs[t.key]
+		if turn.next == nil {
+			delete(p.docs, t.key)
+			continue
+		}
+		turn.running, turn.next = turn.next, nil
+		p.push(turn.running)
+	}
+	select {
+	case p.room <- struct{}{}:
+	default:
+	}
+}
+
+// persist tries until f succeeds, the context ends, or the error is one that time does not mend.
+func (p *pipeline) persist(ctx context.Context, what string, f func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := f()
+		switch {
+		case err == nil:
+			if attempt > 1 {
+				p.clearTrouble()
+			}
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, vectordb.ErrInvalid), errors.Is(err, vectordb.ErrNoGeneration), errors.Is(err, vectordb.ErrClosed), errors.Is(err, vectordb.ErrMismatch):
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		p.setTrouble(fmt.Sprintf("%s fails, trying again: %v", what, err))
+		if err := sleep(ctx, backoff(attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *pipeline) setTrouble(detail string) {
+	next := &Trouble{Since: time.Now(), Detail: detail}
+	if old := p.trouble.Load(); old != nil {
+		next.Since = old.Since
+	} else {
+		p.logger.Warn("indexing is held up", "generation", p.generation, "detail", detail)
+	}
+	p.trouble.Store(next)
+}
+
+func (p *pipeline) clearTrouble() {
+	if old := p.trouble.Swap(nil); old != nil {
+		p.logger.Info("indexing goes on", "generation", p.generation, "after", time.Since(old.Since).Round(time.Millisecond))
+	}
+}
+
+// commit stores positions in the consumer group, off the write path.
+func (p *pipeline) commit(ctx context.Context, source stream.Source) error {
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.commitNow(ctx, source)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// commitNow commits the finished prefix of the named partitions, or of all. A failure costs only repeated work, so it is logged and left.
+func (p *pipeline) commitNow(ctx context.Context, source stream.Source, partitions ...int32) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var next []stream.Position
+	for id, offset := range p.progress.committable() {
+		if len(partitions) == 0 || slices.Contains(partitions, id) {
+			next = append(next, stream.Position{Partition: id, Offset: offset})
+		}
+	}
+	if len(next) == 0 {
+		return
+	}
+	if err := source.Commit(ctx, next...); err != nil && ctx.Err() == nil {
+		p.logger.Warn("commit failed; a restart repeats some work", "generation", p.generation, "error", err)
+	}
+}
+
+// backoff is full jitter: uniform up to 50 ms·2^attempt, at most 15 s.
+func backoff(attempt int) time.Duration {
+	most := min(15*time.Second, 50*time.Millisecond<<min(attempt, 10))
+	return time.Duration(rand.Int64N(int64(most))) + time.Millisecond
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func sameCheckpoint(a, b map[int32]int64) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for id, offset := range a {
+		if b[id] != offset {
+			return false
+		}
+	}
+	return true
+}

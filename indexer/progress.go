@@ -1,0 +1,318 @@
+package indexer
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+)
+
+// progress knows how far a generation has come in each partition. It is the only judge of what may be
+// committed: an offset counts as applied when it and every change below it are searchable.
+type progress struct {
+	mu         sync.Mutex
+	partitions map[int32]*partition
+	changed    chan struct{} // closed and replaced whenever something advanced and somebody waits
+	waiting    int
+}
+
+type partition struct {
+	open    []delivered  // in offset order, from the first change that is not searchable yet
+	fetched int64        // next offset to be read
+	applied int64        // every change below is searchable
+	end     stream.End   // the newest observation
+	pending []stream.End // older observations that are still above applied, ascending
+	asOf    time.Time
+}
+
+type delivered struct {
+	offset int64
+	state  deliveredState
+}
+
+type deliveredState uint8
+
+const (
+	waiting    deliveredState = iota // not searchable yet
+	applying                         // part of the write that is under way
+	searchable                       // searchable, but a change below it is not
+)
+
+func newProgress() *progress {
+	return &progress{partitions: make(map[int32]*partition), changed: make(chan struct{})}
+}
+
+// assign starts a partition at an offset.
+func (p *progress) assign(at stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.partitions[at.Partition] = &partition{fetched: at.Offset, applied: at.Offset}
+	p.notify()
+}
+
+func (p *progress) forget(id int32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.partitions, id)
+	p.notify()
+}
+
+// deliver notes a change that was read. It returns false for one of a partition that is not assigned, and for one that was delivered before.
+func (p *progress) deliver(at stream.Position) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := p.partitions[at.Partition]
+	if part == nil || at.Offset < part.fetched {
+		return false
+	}
+	part.open = append(part.open, delivered{offset: at.Offset})
+	part.fetched = at.Offset + 1
+	return true
+}
+
+// fetch notes that everything below the position was read, gaps included.
+func (p *progress) fetch(at stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if part := p.partitions[at.Partition]; part != nil && at.Offset > part.fetched {
+		part.fetched = at.Offset
+		p.advance(part)
+		p.notify()
+	}
+}
+
+// observe notes how far a partition reaches.
+func (p *progress) observe(ends ...stream.End) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, end := range ends {
+		part := p.partitions[end.Partition]
+		if part == nil || !end.At.After(part.end.At) {
+			continue
+		}
+		if part.end.Offset > part.applied && len(part.pending) < 4096 {
+			if n := len(part.pending); n > 0 && part.pending[n-1].Offset == part.end.Offset {
+				part.pending[n-1].At = part.end.At
+			} else {
+				part.pending = append(part.pending, part.end)
+			}
+		}
+		part.end = end
+		p.advance(part)
+	}
+	p.notify()
+}
+
+// begin marks positions as part of the write under way, and returns the checkpoint that is true once it is done.
+func (p *progress) begin(positions []stream.Position) map[int32]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mark(positions, applying)
+	checkpoint := make(map[int32]int64, len(p.partitions))
+	for id, part := range p.partitions {
+		checkpoint[id] = part.fetched
+		for _, d := range part.open {
+			if d.state == waiting {
+				checkpoint[id] = d.offset
+				break
+			}
+		}
+	}
+	return checkpoint
+}
+
+// finish marks positions as searchable.
+func (p *progress) finish(positions []stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mark(positions, searchable)
+	for _, part := range p.partitions {
+		p.advance(part)
+	}
+	p.notify()
+}
+
+func (p *progress) mark(positions []stream.Position, state deliveredState) {
+	for _, at := range positions {
+		part := p.partitions[at.Partition]
+		if part == nil {
+			continue
+		}
+		i := sort.Search(len(part.open), func(i int) bool { return part.open[i].offset >= at.Offset })
+		if i < len(part.open) && part.open[i].offset == at.Offset {
+			part.open[i].state = state
+		}
+	}
+}
+
+func (p *progress) advance(part *partition) {
+	n := 0
+	for n < len(part.open) && part.open[n].state == searchable {
+		n++
+	}
+	part.open = part.open[n:]
+	part.applied = part.fetched
+	if len(part.open) > 0 {
+		part.applied = part.open[0].offset
+	} else {
+		part.open = nil
+	}
+	for len(part.pending) > 0 && part.pending[0].Offset <= part.applied {
+		part.asOf = part.pending[0].At
+		part.pending = part.pending[1:]
+	}
+	if part.end.Offset <= part.applied && part.end.At.After(part.asOf) {
+		part.asOf, part.pending = part.end.At, nil
+	}
+}
+
+func (p *progress) notify() {
+	if p.waiting > 0 {
+		close(p.changed)
+		p.changed = make(chan struct{})
+	}
+}
+
+// until blocks until cond, called under the lock, holds.
+func (p *progress) until(ctx context.Context, cond func() bool) error {
+	p.mu.Lock()
+	p.waiting++
+	defer func() { p.waiting--; p.mu.Unlock() }()
+	for !cond() {
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+			p.mu.Lock()
+		case <-ctx.Done():
+			p.mu.Lock()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// waitExact blocks until the changes at the positions are searchable, whatever becomes of others below them.
+func (p *progress) waitExact(ctx context.Context, positions []stream.Position) error {
+	return p.until(ctx, func() bool {
+		return !slices.ContainsFunc(positions, func(at stream.Position) bool { return !p.isSearchable(at) })
+	})
+}
+
+func (p *progress) isSearchable(at stream.Position) bool {
+	part := p.partitions[at.Partition]
+	if part == nil {
+		return false
+	}
+	if at.Offset < part.applied {
+		return true
+	}
+	i := sort.Search(len(part.open), func(i int) bool { return part.open[i].offset >= at.Offset })
+	return i < len(part.open) && part.open[i].offset == at.Offset && part.open[i].state == searchable
+}
+
+// waitApplied blocks until everything up to the positions is searchable.
+func (p *progress) waitApplied(ctx context.Context, positions []stream.Position) error {
+	return p.until(ctx, func() bool {
+		for _, at := range positions {
+			if part := p.partitions[at.Partition]; part == nil || part.applied <= at.Offset {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// waitAsOf blocks until everything that entered the log before t is searchable.
+func (p *progress) waitAsOf(ctx context.Context, t time.Time) error {
+	return p.until(ctx, func() bool { return len(p.partitions) > 0 && !p.asOf().Before(t) })
+}
+
+// asOf is the smallest of the partitions'; zero before anything is known. It is called under the lock.
+func (p *progress) asOf() time.Time {
+	var least time.Time
+	for _, part := range p.partitions {
+		if part.asOf.IsZero() {
+			return time.Time{}
+		}
+		if least.IsZero() || part.asOf.Before(least) {
+			least = part.asOf
+		}
+	}
+	return least
+}
+
+// PartitionProgress is how far a generation has come in one partition.
+type PartitionProgress struct {
+	Partition     int32     `json:"partition"`
+	EndOffset     int64     `json:"end_offset"`
+	AppliedOffset int64     `json:"applied_offset"`
+	Lag           int64     `json:"lag"`
+	AsOf          time.Time `json:"as_of"`
+}
+
+// snapshot returns every partition, ordered.
+func (p *progress) snapshot() []PartitionProgress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]PartitionProgress, 0, len(p.partitions))
+	for id, part := range p.partitions {
+		out = append(out, PartitionProgress{id, part.end.Offset, part.applied, max(0, part.end.Offset-part.applied), part.asOf.UTC()})
+	}
+	slices.SortFunc(out, func(a, b PartitionProgress) int { return int(a.Partition - b.Partition) })
+	return out
+}
+
+// lag returns as_of and how many changes are known that are not searchable.
+func (p *progress) lag() (asOf time.Time, pending int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.partitions {
+		pending += max(0, part.end.Offset-part.applied)
+	}
+	return p.asOf(), pending
+}
+
+// caughtUp tells whether every partition has been read and applied to an end that was observed.
+func (p *progress) caughtUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.partitions {
+		if part.end.At.IsZero() || part.applied < part.end.Offset {
+			return false
+		}
+	}
+	return len(p.partitions) > 0
+}
+
+// committable returns the applied offset of each partition.
+func (p *progress) committable() map[int32]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[int32]int64, len(p.partitions))
+	for id, part := range p.partitions {
+		out[id] = part.applied
+	}
+	return out
+}
+
+// empty tells whether no partition is known yet.
+func (p *progress) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.partitions) == 0
+}
+
+// totals sums applied and end offsets over the partitions.
+func (p *progress) totals() (applied, end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.partitions {
+		applied += part.applied
+		end += max(part.end.Offset, part.applied)
+	}
+	return applied, end
+}

@@ -1,0 +1,179 @@
+package indexer
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+)
+
+func at(partition int32, offset int64) stream.Position {
+	return stream.Position{Partition: partition, Offset: offset}
+}
+
+// TestProgressCommitsOnlyTheFinishedPrefix finishes changes in random order, and compares with counting by hand.
+func TestProgressCommitsOnlyTheFinishedPrefix(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		p := newProgress()
+		p.assign(at(0, 5))
+		done := map[int64]bool{}
+		var offsets []int64
+		next := int64(5)
+		for range 40 {
+			next += int64(rng.IntN(3)) // gaps
+			if !p.deliver(at(0, next)) {
+				t.Fatalf("seed %d: offset %d was refused", seed, next)
+			}
+			if p.deliver(at(0, next)) {
+				t.Fatalf("seed %d: offset %d was delivered twice", seed, next)
+			}
+			offsets = append(offsets, next)
+			next++
+		}
+		rng.Shuffle(len(offsets), func(i, j int) { offsets[i], offsets[j] = offsets[j], offsets[i] })
+		for len(offsets) > 0 {
+			n := min(len(offsets), 1+rng.IntN(5))
+			var batch []stream.Position
+			for _, o := range offsets[:n] {
+				batch = append(batch, at(0, o))
+				done[o] = true
+			}
+			rest := offsets[n:]
+			want := next
+			for _, o := range rest {
+				want = min(want, o)
+			}
+			if got := p.begin(batch)[0]; got != want {
+				t.Fatalf("seed %d: checkpoint %d while %v are open, want %d", seed, got, rest, want)
+			}
+			if before := p.committable()[0]; before > want {
+				t.Fatalf("seed %d: %d was applied before the write was done", seed, before)
+			}
+			p.finish(batch)
+			if got := p.committable()[0]; got != want {
+				t.Fatalf("seed %d: applied %d while %v are open, want %d", seed, got, rest, want)
+			}
+			for o := range done {
+				if !p.isSearchable(at(0, o)) {
+					t.Fatalf("seed %d: offset %d is done and does not count as searchable", seed, o)
+				}
+			}
+			for _, o := range rest {
+				if p.isSearchable(at(0, o)) {
+					t.Fatalf("seed %d: offset %d counts as searchable and is not done", seed, o)
+				}
+			}
+			offsets = rest
+		}
+	}
+}
+
+func TestAsOfIsWhenTheReachedEndWasObserved(t *testing.T) {
+	p := newProgress()
+	p.assign(at(0, 0))
+	p.assign(at(1, 0))
+	start := time.Unix(1000, 0)
+	see := func(partition int32, end int64, second int) {
+		p.observe(stream.End{Partition: partition, Offset: end, At: start.Add(time.Duration(second) * time.Second)})
+	}
+	want := func(second int) {
+		t.Helper()
+		if got, _ := p.lag(); second < 0 && !got.IsZero() || second >= 0 && !got.Equal(start.Add(time.Duration(second)*time.Second)) {
+			t.Errorf("as of %v, want second %d", got.Sub(start), second)
+		}
+	}
+	see(0, 0, 1)
+	want(-1) // nothing is known of the other partition
+	see(1, 0, 2)
+	want(1)
+	see(0, 0, 3)
+	want(2) // the smallest of the partitions
+	see(1, 2, 4)
+	see(1, 5, 5)
+	see(0, 0, 6)
+	want(2)
+	p.deliver(at(1, 0))
+	p.deliver(at(1, 1))
+	p.finish([]stream.Position{at(1, 0)})
+	want(2)
+	p.finish([]stream.Position{at(1, 1)})
+	want(4) // the end seen in second 4 is reached, the one of second 5 is not
+	p.fetch(at(1, 5))
+	want(5) // what was left were gaps
+	see(1, 5, 4)
+	want(5) // a late answer takes nothing back
+}
+
+func TestWaitsEndWhenTheirChangeIsSearchable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProgress()
+		p.assign(at(0, 0))
+		for o := range int64(3) {
+			p.deliver(at(0, o))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		exact, prefix := make(chan error, 1), make(chan error, 1)
+		go func() { exact <- p.waitExact(ctx, []stream.Position{at(0, 2)}) }()
+		go func() { prefix <- p.waitApplied(ctx, []stream.Position{at(0, 2)}) }()
+		synctest.Wait()
+		p.finish([]stream.Position{at(0, 2)})
+		synctest.Wait()
+		if err := <-exact; err != nil {
+			t.Errorf("waiting for the change alone: %v", err)
+		}
+		select {
+		case <-prefix:
+			t.Fatal("waiting for everything up to the change ended while others below it are open")
+		default:
+		}
+		p.finish([]stream.Position{at(0, 0), at(0, 1)})
+		if err := <-prefix; err != nil {
+			t.Errorf("waiting for everything: %v", err)
+		}
+		late := time.Now()
+		if err := p.waitExact(ctx, []stream.Position{at(0, 9)}); err != context.DeadlineExceeded || time.Since(late) != time.Minute {
+			t.Errorf("a change that never comes: %v after %v", err, time.Since(late))
+		}
+	})
+}
+
+func TestGateLetsTheLiveOneGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(1)
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := g.enter(ctx, false); err != nil {
+			t.Fatal(err)
+		}
+		order := make(chan string, 3)
+		enter := func(name string, live bool) {
+			if g.enter(t.Context(), live) == nil {
+				order <- name
+				g.leave()
+			}
+		}
+		go enter("replay", false)
+		synctest.Wait()
+		go enter("live", true)
+		synctest.Wait()
+		gaveUp := make(chan error)
+		go func() { gaveUp <- g.enter(ctx, true) }()
+		synctest.Wait()
+		cancel()
+		if err := <-gaveUp; err != context.Canceled {
+			t.Errorf("giving up: %v", err)
+		}
+		g.leave()
+		synctest.Wait()
+		if first, second := <-order, <-order; first != "live" || second != "replay" {
+			t.Errorf("order is %s, %s", first, second)
+		}
+		if err := g.enter(t.Context(), true); err != nil || g.free != 0 {
+			t.Errorf("the gate lost its place: %v, %d free", err, g.free)
+		}
+	})
+}
