@@ -167,7 +167,7 @@ func (f *follower) step(ctx context.Context) (stream.Batch, error) {
 			f.t.Errorf("change %d of partition %d is not covered by Fetched %d", o, p, fetched[p])
 		}
 		last[p] = o
-		if c.Raw == nil || c.Time.IsZero() || c.Size < len(c.Raw.Key)+len(c.Raw.Value) || c.Version&(1<<40-1) != o {
+		if c.Raw == nil || c.Time.IsZero() || c.Size < len(c.Raw.Key)+len(c.Raw.Value) || c.Version != stream.Version(0, o) {
 			f.t.Errorf("a field is not set: %+v", c)
 		}
 	}
