@@ -100,6 +100,7 @@ func testOneVersion(s *suite) {
 	}
 
 	var stop atomic.Bool
+	var asked atomic.Int64
 	var wg sync.WaitGroup
 	ask := func(f func() error) {
 		wg.Go(func() {
@@ -109,7 +110,7 @@ func testOneVersion(s *suite) {
 					stop.Store(true)
 					return
 				}
-				runtime.Gosched()
+				asked.Add(1)
 			}
 		})
 	}
@@ -140,6 +141,10 @@ func testOneVersion(s *suite) {
 		s.apply(revisions...)
 		for d := range documents {
 			acknowledged[d].Store(versions[d])
+		}
+		// The writer must not be done before the readers have begun.
+		for enough := asked.Load() + 2; asked.Load() < enough && !stop.Load(); {
+			runtime.Gosched()
 		}
 	}
 	stop.Store(true)
