@@ -44,6 +44,8 @@ type Options struct {
 
 	// fs is the disk. Default: the real one.
 	fs fileSystem
+	// retryAfter is how long the background waits after a failure. Default 1s.
+	retryAfter time.Duration
 }
 
 func (o Options) withDefaults() *Options {
@@ -61,6 +63,9 @@ func (o Options) withDefaults() *Options {
 	}
 	if o.TombstoneRetention <= 0 {
 		o.TombstoneRetention = 7 * 24 * time.Hour
+	}
+	if o.retryAfter <= 0 {
+		o.retryAfter = time.Second
 	}
 	if o.fs == nil {
 		o.fs = disk{}

@@ -63,8 +63,27 @@ func unit(r *rand.Rand, dim int) []float32 {
 	return v
 }
 
+// unsynced is a disk without fsync, which most tests can do without.
+type unsynced struct{ disk }
+
+func (u unsynced) SyncDir(string) error { return nil }
+func (u unsynced) Open(name string, flag int) (file, error) {
+	f, err := u.disk.Open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{f}, nil
+}
+
+type unsyncedFile struct{ file }
+
+func (unsyncedFile) Sync() error { return nil }
+
 func open(t testing.TB, dir string, o Options) *Store {
 	t.Helper()
+	if o.fs == nil && o.NoSync {
+		o.fs = unsynced{}
+	}
 	s, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)

@@ -53,8 +53,8 @@ type generation struct {
 	counts                    []byte
 	countsNumber, countsSaved uint64
 
-	// manifestMu serialises writing manifests.
-	manifestMu sync.Mutex
+	// sealMu, mergeMu and manifestMu each let one goroutine seal, merge or write a manifest at a time. They are taken before mu.
+	sealMu, mergeMu, manifestMu sync.Mutex
 
 	stop        context.CancelFunc
 	ctx         context.Context
@@ -227,12 +227,12 @@ func createGeneration(fs fileSystem, dir string, about vectordb.Generation) erro
 }
 
 // openGeneration reads what dir holds and starts the work in the background.
-func openGeneration(fs fileSystem, dir string, options *Options) (g *generation, err error) {
+func openGeneration(fs fileSystem, dir string, options *Options) (_ *generation, err error) {
 	m, err := readManifest(dir)
 	if err != nil {
 		return nil, err
 	}
-	g = &generation{
+	g := &generation{
 		about: m.Generation, dir: dir, fs: fs, options: options,
 		seq: m.Sequence, next: m.Next, checkpoint: map[int32]int64{},
 		size:     size{documents: m.Documents, chunks: m.Chunks, tokens: m.Tokens},
@@ -247,6 +247,8 @@ func openGeneration(fs fileSystem, dir string, options *Options) (g *generation,
 	var tables []*memtable
 	defer func() {
 		if err != nil {
+			g.stop()
+			g.background.Wait()
 			for _, s := range segments {
 				s.release()
 			}

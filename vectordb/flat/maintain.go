@@ -10,9 +10,6 @@ import (
 	"time"
 )
 
-// retryAfter is how long the background waits after a failure, of a full disk for instance.
-const retryAfter = time.Second
-
 // sealLoop writes frozen memtables as segments.
 func (g *generation) sealLoop() {
 	for {
@@ -31,8 +28,9 @@ func (g *generation) sealLoop() {
 	}
 }
 
+// pause waits after a failure, of a full disk for instance.
 func (g *generation) pause() {
-	timer := time.NewTimer(retryAfter)
+	timer := time.NewTimer(g.options.retryAfter)
 	defer timer.Stop()
 	select {
 	case <-g.ctx.Done():
@@ -46,9 +44,15 @@ func (g *generation) frozen() int {
 	return len(g.set.tables)
 }
 
-// seal writes the oldest frozen memtable as a segment. Only one goroutine seals.
+// seal writes the oldest frozen memtable, if there is one, as a segment.
 func (g *generation) seal(ctx context.Context) error {
+	g.sealMu.Lock()
+	defer g.sealMu.Unlock()
 	g.mu.Lock()
+	if len(g.set.tables) == 0 {
+		g.mu.Unlock()
+		return nil
+	}
 	table, view := g.set.tables[0], g.set.frozen[0]
 	number := g.next
 	g.next += 2
@@ -322,8 +326,10 @@ func (g *generation) pick(list []candidate) []*segment {
 	return nil
 }
 
-// merge does one piece of work, if there is any. Only one goroutine merges.
+// merge does one piece of work, if there is any.
 func (g *generation) merge(ctx context.Context) (did bool, err error) {
+	g.mergeMu.Lock()
+	defer g.mergeMu.Unlock()
 	before := time.Now().Add(-g.options.TombstoneRetention).UnixMicro()
 	g.mu.Lock()
 	set, durable := g.set, g.durable.seq
