@@ -384,6 +384,18 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
+// The generation's own fusion goes before the server's.
+func TestFusionOfTheGeneration(t *testing.T) {
+	s, n := newTiny()
+	if w := ask(serve(t, s, n), "GET", "/retrieve?q=refunds&explain=1", ""); !strings.Contains(w.Body.String(), `"fusion":"`+DefaultFusion.Name()+`"`) {
+		t.Errorf("got %s", w.Body)
+	}
+	n.fusion = RRF{RRFConstant, 1, 1}
+	if w := ask(serve(t, s, n), "GET", "/retrieve?q=refunds&explain=1", ""); !strings.Contains(w.Body.String(), `"fusion":"rrf(60,1,1)"`) {
+		t.Errorf("got %s", w.Body)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	s, n := newTiny()
 	registry := prometheus.NewRegistry()

@@ -47,6 +47,8 @@ type Target struct {
 	Recipe vectordb.Recipe
 	// Embedder is its model, in the live lane. Only the Query role is asked for.
 	Embedder embedder.Embedder
+	// Fusion merges its legs in a hybrid query: how much the dense leg is worth depends on the model. Defaults to the Config's.
+	Fusion Fusion
 }
 
 // Follower knows how far a generation has followed the log.
@@ -181,7 +183,7 @@ type Config struct {
 	Store    Store
 	Resolver Resolver
 	Follower Follower
-	// Fusion merges the legs of a hybrid query. Defaults to DefaultFusion.
+	// Fusion merges the legs of a hybrid query in generations that have none of their own. Defaults to DefaultFusion.
 	Fusion Fusion
 	// Metrics, if set, gets the histogram liverag_retrieve_seconds. Defaults to none.
 	Metrics prometheus.Registerer
@@ -331,17 +333,21 @@ func (r *Retriever) search(ctx context.Context, q Request, query *vectordb.Query
 			l = &legs{}
 		}
 		fused := query.Vector != nil && query.Text != ""
+		fusion := a.Target.Fusion
+		if fusion == nil {
+			fusion = r.config.Fusion
+		}
 		query.Fuse, query.Depth, a.fusion = nil, q.K, ""
 		if fused {
 			query.Depth = max(MinDepth, DepthPerHit*q.K)
-			a.fusion = r.config.Fusion.Name()
+			a.fusion = fusion.Name()
 		}
 		if fused || q.Explain {
 			query.Fuse = func(dense, lexical []vectordb.Candidate) []vectordb.Candidate {
 				out := dense
 				switch {
 				case fused:
-					out = r.config.Fusion.Fuse(dense, lexical, q.K)
+					out = fusion.Fuse(dense, lexical, q.K)
 				case query.Vector == nil:
 					out = lexical
 				}

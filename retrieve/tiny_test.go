@@ -163,6 +163,7 @@ type names struct {
 	embedder embedder.Embedder
 	store    *tiny
 	resolved func()
+	fusion   Fusion
 
 	freshness Freshness
 	// searchable tells which tokens are; another one is unknown unless it begins with "later".
@@ -171,7 +172,7 @@ type names struct {
 
 func (n *names) Resolve(name string) (Target, error) {
 	n.mu.Lock()
-	t := Target{Name: name, Recipe: recipe, Embedder: n.embedder}
+	t := Target{Name: name, Recipe: recipe, Embedder: n.embedder, Fusion: n.fusion}
 	if name == Live {
 		t.Name, t.Alias = n.live, Live
 	}
