@@ -106,7 +106,11 @@ func zipf(r *rand.Rand, vocabulary uint64) func() string {
 // Whatever is added, deleted, sealed and merged, a search gives what the plain definition gives, to the last bit.
 func TestSearchEqualsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed(t), 1))
-	for round := range 12 {
+	rounds := 12
+	if testing.Short() {
+		rounds = 4
+	}
+	for round := range rounds {
 		vocabulary := []uint64{3, 40, 400, 5000}[round%4]
 		draw := zipf(r, vocabulary)
 		stats := NewStats()
@@ -156,7 +160,7 @@ func TestSearchEqualsDefinition(t *testing.T) {
 			for i := range limits {
 				limits[i] = uint32(len(m.parts[i]))
 			}
-			for range 20 {
+			for range 15 {
 				var query []string
 				for range 1 + r.IntN(7) {
 					query = append(query, draw())
@@ -350,6 +354,30 @@ func TestStatsTurns(t *testing.T) {
 	}
 }
 
+// Terms that no entry has any more give their memory back, and nothing else changes.
+func TestStatsForget(t *testing.T) {
+	s := NewStats()
+	s.Add([]string{"stays", "t7"})
+	for i := range 5000 {
+		s.Add([]string{fmt.Sprintf("t%d", i)})
+	}
+	for i := range 4000 {
+		s.Remove([]string{fmt.Sprintf("t%d", i)})
+	}
+	if s.terms.size() > 3000 {
+		t.Errorf("%d terms are remembered for %d", s.terms.size(), s.Terms())
+	}
+	s.Add([]string{"t5", "t4999"})
+	for term, want := range map[string]int{"stays": 1, "t7": 1, "t5": 1, "t6": 0, "t4999": 2, "t4000": 1} {
+		if got := s.DF(term); got != want {
+			t.Errorf("df of %s is %d, want %d", term, got, want)
+		}
+	}
+	if s.Terms() != 1003 || s.N() != 1002 {
+		t.Errorf("%d terms in %d entries", s.Terms(), s.N())
+	}
+}
+
 func sample(r *rand.Rand, entries, length int, vocabulary uint64) *Mem {
 	m := NewMem()
 	draw := zipf(r, vocabulary)
@@ -400,7 +428,7 @@ func use(b []byte) {
 
 // Every single damaged byte of a small part, in its three worst ways.
 func TestDamagedBytes(t *testing.T) {
-	good := sample(rand.New(rand.NewPCG(7, 7)), 300, 6, 40).Seal(all)
+	good := sample(rand.New(rand.NewPCG(7, 7)), 200, 5, 40).Seal(all)
 	for i := range good {
 		for _, x := range []byte{0x80, 0xff, 0x01} {
 			b := slices.Clone(good)

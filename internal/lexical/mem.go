@@ -1,16 +1,17 @@
 package lexical
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"sync"
 )
 
 // Mem is the growing part of an index: one writer, many readers at once. A reader sees the entries below the limit that it gives to Search.
 type Mem struct {
 	mu      sync.RWMutex
-	terms   map[string]*postings
+	terms   dictionary
+	lists   []postings // by the term's number
 	count   int
 	lengths []byte // little-endian uint32s, as in the sealed form
 }
@@ -26,7 +27,7 @@ type postings struct {
 }
 
 // NewMem returns an empty part.
-func NewMem() *Mem { return &Mem{terms: map[string]*postings{}} }
+func NewMem() *Mem { return &Mem{} }
 
 // Add adds an entry with all its terms, repeats included. Ords ascend without gaps from 0; anything else panics, because it is a bug of the caller.
 func (m *Mem) Add(ord uint32, terms []string) {
@@ -39,11 +40,11 @@ func (m *Mem) Add(ord uint32, terms []string) {
 	m.count++
 	m.lengths = binary.LittleEndian.AppendUint32(m.lengths, length)
 	for _, t := range terms {
-		p := m.terms[t]
-		if p == nil {
-			p = &postings{minLen: length}
-			m.terms[strings.Clone(t)] = p
+		id := m.terms.number(t)
+		if int(id) == len(m.lists) {
+			m.lists = append(m.lists, postings{minLen: length})
 		}
+		p := &m.lists[id]
 		if n := len(p.list); n > 0 && p.list[n-1].ord == ord {
 			p.list[n-1].tf++ // nobody reads it yet: the lock is held since it was added
 			p.maxTF = max(p.maxTF, p.list[n-1].tf)
@@ -68,18 +69,18 @@ func (m *Mem) Seal(live func(ord uint32) (newOrd uint32, ok bool)) []byte {
 	defer m.mu.RUnlock()
 	b := newBuilder()
 	renumber := b.renumber(m.lengths, live)
-	names := make([]string, 0, len(m.terms))
-	for t := range m.terms {
-		names = append(names, t)
+	sorted := make([]uint32, m.terms.size())
+	for id := range sorted {
+		sorted[id] = uint32(id)
 	}
-	slices.Sort(names)
-	for _, t := range names {
-		for _, p := range m.terms[t].list {
+	slices.SortFunc(sorted, func(x, y uint32) int { return bytes.Compare(m.terms.term(x), m.terms.term(y)) })
+	for _, id := range sorted {
+		for _, p := range m.lists[id].list {
 			if ord := renumber[p.ord]; ord != dead {
 				b.add(posting{ord, p.tf})
 			}
 		}
-		b.finishTerm(t)
+		b.finishTerm(string(m.terms.term(id)))
 	}
 	return b.bytes()
 }
@@ -87,8 +88,12 @@ func (m *Mem) Seal(live func(ord uint32) (newOrd uint32, ok bool)) []byte {
 func (m *Mem) open(c *cursor, term string, norm Norm, limit uint32) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	p := m.terms[term]
-	if p == nil || p.list[0].ord >= limit {
+	id, ok := m.terms.find(term)
+	if !ok {
+		return false
+	}
+	p := &m.lists[id]
+	if p.list[0].ord >= limit {
 		return false
 	}
 	c.blocks, c.skips, c.bounds = 1, nil, c.bounds[:0]

@@ -13,8 +13,12 @@ func (s *Stats) AppendTo(b []byte) []byte {
 	defer s.mu.RUnlock()
 	b = binary.AppendUvarint(b, uint64(s.n))
 	b = binary.AppendUvarint(b, uint64(s.length))
-	b = binary.AppendUvarint(b, uint64(len(s.df)))
-	for t, c := range s.df {
+	b = binary.AppendUvarint(b, uint64(len(s.counts)-s.zeros))
+	for id, c := range s.counts {
+		if c.df == 0 {
+			continue
+		}
+		t := s.terms.term(uint32(id))
 		b = binary.AppendUvarint(b, uint64(len(t)))
 		b = append(b, t...)
 		b = binary.AppendUvarint(b, uint64(c.df))
@@ -26,12 +30,16 @@ func (s *Stats) AppendTo(b []byte) []byte {
 func ReadStats(b []byte) (*Stats, error) {
 	f := statsReader{b: b}
 	n, length, terms := f.number(math.MaxInt32), f.number(math.MaxInt64), f.number(uint64(len(b)))
-	s := &Stats{n: int(n), length: int64(length), df: make(map[string]count, terms)}
+	s := &Stats{n: int(n), length: int64(length)}
 	for range terms {
 		t := f.take(f.number(uint64(len(f.b))))
-		s.df[string(t)] = count{df: uint32(f.number(n))}
+		df := f.number(n)
+		if f.bad || df == 0 || int(s.terms.number(string(t))) != len(s.counts) {
+			return nil, errors.New("lexical: damaged counts")
+		}
+		s.counts = append(s.counts, count{df: uint32(df)})
 	}
-	if f.bad || len(f.b) > 0 || len(s.df) != int(terms) {
+	if f.bad || len(f.b) > 0 {
 		return nil, errors.New("lexical: damaged counts")
 	}
 	return s, nil

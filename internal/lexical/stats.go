@@ -1,17 +1,16 @@
 package lexical
 
-import (
-	"strings"
-	"sync"
-)
+import "sync"
 
 // Stats are live counts over all parts of an index, kept by the caller as entries come and go: how many entries, how long, and how many have a term.
-// It is safe for concurrent use by many readers and one writer.
+// It is safe for concurrent use by many readers and one writer. A distinct term costs its bytes and about 25 more.
 type Stats struct {
 	mu     sync.RWMutex
 	n      int
 	length int64
-	df     map[string]count
+	terms  dictionary
+	counts []count // by the term's number
+	zeros  int     // of them, those whose df is 0
 	turn   uint32
 }
 
@@ -22,7 +21,7 @@ type count struct {
 }
 
 // NewStats returns counts of nothing.
-func NewStats() *Stats { return &Stats{df: map[string]count{}} }
+func NewStats() *Stats { return &Stats{} }
 
 // Add counts an entry. terms are all of its terms, repeats included.
 func (s *Stats) Add(terms []string) {
@@ -32,13 +31,20 @@ func (s *Stats) Add(terms []string) {
 	s.length += int64(len(terms))
 	s.next()
 	for _, t := range terms {
-		c, ok := s.df[t]
-		if !ok {
-			t = strings.Clone(t) // the caller's may be part of something big
+		id := s.terms.number(t)
+		if int(id) == len(s.counts) {
+			s.counts = append(s.counts, count{})
+			s.zeros++
 		}
-		if !ok || c.turn != s.turn {
-			s.df[t] = count{c.df + 1, s.turn}
+		c := &s.counts[id]
+		if c.df > 0 && c.turn == s.turn {
+			continue
 		}
+		if c.df == 0 {
+			s.zeros--
+		}
+		c.df++
+		c.turn = s.turn
 	}
 }
 
@@ -53,22 +59,42 @@ func (s *Stats) Remove(terms []string) {
 	s.length -= int64(len(terms))
 	s.next()
 	for _, t := range terms {
-		c, ok := s.df[t]
-		switch {
-		case !ok || c.turn == s.turn:
-		case c.df == 1:
-			delete(s.df, t)
-		default:
-			s.df[t] = count{c.df - 1, s.turn}
+		id, ok := s.terms.find(t)
+		if !ok {
+			continue
+		}
+		c := &s.counts[id]
+		if c.df == 0 || c.turn == s.turn {
+			continue
+		}
+		if c.df--; c.df == 0 {
+			s.zeros++
+		}
+		c.turn = s.turn
+	}
+	if s.zeros > 1024 && s.zeros > len(s.counts)/2 {
+		s.forget()
+	}
+}
+
+// forget gives back the memory of terms that no entry has any more.
+func (s *Stats) forget() {
+	var terms dictionary
+	counts := make([]count, 0, len(s.counts)-s.zeros)
+	for id, c := range s.counts {
+		if c.df > 0 {
+			terms.number(string(s.terms.term(uint32(id))))
+			counts = append(counts, c)
 		}
 	}
+	s.terms, s.counts, s.zeros = terms, counts, 0
 }
 
 // next begins a turn. When the numbers run out all marks are taken off.
 func (s *Stats) next() {
 	if s.turn++; s.turn == 0 {
-		for t, c := range s.df {
-			s.df[t] = count{df: c.df}
+		for i := range s.counts {
+			s.counts[i].turn = 0
 		}
 		s.turn = 1
 	}
@@ -99,14 +125,21 @@ func (s *Stats) avgLen() float64 {
 func (s *Stats) DF(term string) int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return int(s.df[term].df)
+	return s.df(term)
+}
+
+func (s *Stats) df(term string) int {
+	if id, ok := s.terms.find(term); ok {
+		return int(s.counts[id].df)
+	}
+	return 0
 }
 
 // Terms is how many distinct terms there are.
 func (s *Stats) Terms() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(s.df)
+	return len(s.counts) - s.zeros
 }
 
 // view returns everything that a query with these terms needs, of one moment.
@@ -114,7 +147,7 @@ func (s *Stats) view(terms []string, df []int) (n int, avgLen float64, dfs []int
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, t := range terms {
-		df = append(df, int(s.df[t].df))
+		df = append(df, s.df(t))
 	}
 	return s.n, s.avgLen(), df
 }
