@@ -174,7 +174,7 @@ func keys(hits []vectordb.Hit) []string {
 
 func (s *suite) wantKeys(hits []vectordb.Hit, want ...string) {
 	s.Helper()
-	slices.Sort(want)
+	want = slices.Sorted(slices.Values(want))
 	if got := keys(hits); !slices.Equal(got, want) {
 		s.Errorf("found %q, want %q", got, want)
 	}
