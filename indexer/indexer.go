@@ -602,3 +602,13 @@ func (g *generation) info() Info {
 	p.Superseded, p.DeadLetters = g.counts.superseded.Load(), g.counts.deadLetters.Load()
 	return info
 }
+
+// Work counts everything the pipelines have done; it stands still while they are idle.
+func (x *Indexer) Work() (n int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, g := range x.generations {
+		n += g.counts.changes.Load() + g.counts.documents.Load()
+	}
+	return n
+}

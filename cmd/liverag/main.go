@@ -95,6 +95,7 @@ const (
 // verbs is the whole command line.
 func verbs() []verb {
 	return []verb{
+		upVerb(),
 		putVerb(),
 		rmVerb(),
 		importVerb(),
@@ -105,6 +106,7 @@ func verbs() []verb {
 		rollbackVerb(),
 		dropVerb(),
 		doctorVerb(),
+		benchVerb(),
 		configVerb(),
 		versionVerb(),
 	}

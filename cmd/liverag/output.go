@@ -7,13 +7,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"golang.org/x/term"
 )
 
-// terminal writes for a person: with colour and redrawn lines only where somebody watches.
+// terminal writes for a person, from any goroutine: with colour and redrawn lines only where somebody watches.
 type terminal struct {
 	io.Writer
 	// Watched tells that the writer is a terminal, so that a line may be redrawn.
@@ -23,6 +24,7 @@ type terminal struct {
 	// Width is the number of columns.
 	Width int
 
+	mu    sync.Mutex
 	drawn bool // a status line is on the screen
 }
 
@@ -45,7 +47,9 @@ func newTerminal(w io.Writer, environ []string) *terminal {
 
 // Printf writes formatted text, above the status line if one is drawn.
 func (t *terminal) Printf(format string, args ...any) {
-	t.clearStatus()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clear()
 	fmt.Fprintf(t.Writer, format, args...)
 }
 
@@ -61,12 +65,22 @@ func (t *terminal) Status(format string, args ...any) {
 	if !t.Watched {
 		return
 	}
-	t.clearStatus()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clear()
 	fmt.Fprint(t.Writer, cut(fmt.Sprintf(format, args...), t.Width-1))
 	t.drawn = true
 }
 
+// clearStatus takes the status line away.
 func (t *terminal) clearStatus() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clear()
+}
+
+// clear is clearStatus under the lock.
+func (t *terminal) clear() {
 	if t.drawn {
 		fmt.Fprint(t.Writer, "\r\x1b[K")
 		t.drawn = false

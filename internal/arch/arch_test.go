@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 var mechanisms = map[string][]string{
 	"internal/bpe":      {"chunker"},
 	"internal/htmltext": {"indexer", "cmd"},
-	"internal/lexical":  {"vectordb/flat"},
+	"internal/lexical":  {"vectordb"},
 	"internal/simd":     {"vectordb/flat", "embedder/local", "cmd"},
 	"internal/problem":  {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
 	"internal/httpd":    {"cmd"},
