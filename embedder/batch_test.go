@@ -442,6 +442,10 @@ func TestBatchRandom(t *testing.T) {
 			})
 		}
 		all.Wait()
+		synctest.Wait() // the last requests end after their callers have left
+		if left := b.Leftovers(); left != "" {
+			t.Errorf("the idle batcher still counts %s", left)
+		}
 	})
 }
 

@@ -73,8 +73,11 @@ func TestCacheKeepsModelsAndRolesApart(t *testing.T) {
 			t.Errorf("%d dimensions, %v", len(v[0]), err)
 		}
 	}
-	a, b := embedder.Cache(embedder.NewHash(64), store), embedder.Cache(embedder.NewHash(32), store)
-	for _, e := range []*embedder.Cached{a, b} {
+	for _, e := range []*embedder.Cached{
+		embedder.Cache(embedder.NewHash(64), store),
+		embedder.Cache(embedder.NewHash(32), store),
+		embedder.Cache(renamed{embedder.NewHash(64), "hash/6x"}, store),
+	} {
 		ask(e, embedder.Index)
 		ask(e, embedder.Query)
 		if e.Hits() != 0 || e.Misses() != 2 {

@@ -81,6 +81,9 @@ func (h *Hash) embed(vector []float32, counters []int64, input string) {
 	}
 	scale := 1 / math.Sqrt(total)
 	for i, c := range counters {
+		if c == 0 {
+			continue
+		}
 		v := math.Sqrt(math.Abs(float64(c))) * scale
 		if c < 0 {
 			v = -v

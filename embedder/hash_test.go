@@ -2,6 +2,8 @@ package embedder_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -72,5 +74,24 @@ func BenchmarkHash(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestHashGolden holds the arithmetic to the last bit: vectors of several machines are compared with each other.
+func TestHashGolden(t *testing.T) {
+	v, err := embedder.NewHash(384).Embed(context.Background(), embedder.Index,
+		[]string{"The index follows the log.", "Äpfel, 日本語 & 👩‍👧", strings.Repeat("many words in one long input, ", 700)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.New()
+	if err := binary.Write(digest, binary.LittleEndian, v[0]); err != nil {
+		t.Fatal(err)
+	}
+	binary.Write(digest, binary.LittleEndian, v[1])
+	binary.Write(digest, binary.LittleEndian, v[2])
+	const want = "f2dbe339805db362"
+	if got := fmt.Sprintf("%x", digest.Sum(nil)[:8]); got != want {
+		t.Errorf("vectors hash to %s, want %s", got, want)
 	}
 }

@@ -145,6 +145,43 @@ func TestLimitCancel(t *testing.T) {
 	})
 }
 
+// An allowance that was not used is not saved up.
+func TestLimitAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := embeddertest.NewProvider()
+		e := embedder.Limit(p, embedder.LimitConfig{RPM: 60})
+		mustAnswer(t, "first", ask(t.Context(), e, embedder.Index, "first"), "first")
+		time.Sleep(time.Hour)
+		start := time.Now()
+		for range 5 {
+			mustAnswer(t, "next", ask(t.Context(), e, embedder.Index, "next"), "next")
+		}
+		if took := time.Since(start).Round(time.Millisecond); took != 4*time.Second {
+			t.Errorf("5 calls after a pause took %v, want 4s at one a second", took)
+		}
+	})
+}
+
+func TestLimitCancelledWaiterFreesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := embeddertest.NewProvider()
+		p.Latency = time.Minute
+		e := embedder.Limit(p, embedder.LimitConfig{Concurrency: 1})
+		first := ask(t.Context(), e, embedder.Index, "first")
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := e.Embed(ctx, embedder.Index, []string{"gone"}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		mustAnswer(t, "second", ask(t.Context(), e, embedder.Index, "second"), "second")
+		mustAnswer(t, "first", first, "first")
+		if p.MostAtOnce() != 1 {
+			t.Errorf("%d calls at once, want 1", p.MostAtOnce())
+		}
+	})
+}
+
 func TestLimitHoldsBackAfterRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := embeddertest.NewProvider(embeddertest.RateLimited(20 * time.Second))

@@ -25,9 +25,9 @@ func TestQueryCache(t *testing.T) {
 		mustAnswer(t, text, func() ([][]float32, error) { return v, nil }, text)
 		return v[0]
 	}
-	question("a")
-	question("b")
 	question("a")[0] = 7 // the caller's own
+	question("b")
+	question("a")[0] = 7
 	question("a")
 	question("c") // b goes, a was used since
 	question("a")

@@ -13,7 +13,7 @@ const staticName = "local/static"
 // Models are the names that Open takes, the best first.
 func Models() []string { return []string{staticName} }
 
-// Open finds a model by its name in a recipe ("local/static") or by the full one that Name gives ("local/static@c659b16d"). A full name
+// Open finds a model by its name in a recipe ("local/static") or by the full one that Name gives ("local/static@a74a0603"). A full name
 // with another hash is refused: vectors of other weights can't be compared.
 func Open(name string) (embedder.Embedder, error) {
 	short, _, exact := strings.Cut(name, "@")

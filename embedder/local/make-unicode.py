@@ -5,19 +5,17 @@
     make-unicode.py TOKENIZER_JSON
 
 The truth is the reference implementation (Hugging Face tokenizers), whose Unicode tables are older than Go's and mixed from several
-versions. So nothing is derived from a Unicode version: every one of the 1,112,064 scalar values is asked what it becomes, alone and
-between letters, and which surviving marks take part in canonical ordering. unicode.txt is that answer, run-length coded:
+versions. So nothing is derived from a Unicode version: every one of the 1,112,064 scalar values is asked what it becomes.
+unicode.txt is that answer, run-length coded, in hexadecimal:
 
-    LO-HI drop      nothing is left; what is on either side of it may still change places by canonical ordering
-    LO-HI split     nothing is left, and canonical ordering does not reach over it
+    LO-HI drop      nothing is left
     LO-HI space     ends a word
     LO-HI punct     is a word of its own
-    LO-HI cjk       is a word of its own, also for canonical ordering
     LO-HI hangul    decomposes by the arithmetic of The Unicode Standard, section 3.12
-    LO-HI order N   stays, and is sorted by N among neighbours of this kind (stable)
     CP > CP ...     becomes these, each by its own class
 
-All in hexadecimal, N apart. What is not listed stays as it is.
+What is not listed stays as it is. Canonical ordering needs no table: none of the marks that it moves is in the vocabulary, so that a word
+with one is unknown in any order.
 """
 import hashlib
 import json
@@ -25,6 +23,7 @@ import pathlib
 import random
 import struct
 import sys
+import unicodedata
 
 import tokenizers
 from tokenizers import Tokenizer
@@ -37,6 +36,8 @@ ref.no_truncation()
 ref.no_padding()
 ref.encode_special_tokens = True  # "[SEP]" in a document is text, never a control token
 normal, pre = ref.normalizer.normalize_str, ref.pre_tokenizer.pre_tokenize_str
+
+assert not any(unicodedata.combining(ch) for token in ref.get_vocab() for ch in token), "canonical ordering matters after all"
 
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
@@ -58,7 +59,7 @@ def classify(c):
     if out == ch:
         return kind(ch)
     if out == " " + ch + " " and kind(ch) == "word":
-        return "cjk"
+        return "punct"  # CJK: alone, all the same
     if 0xAC00 <= c <= 0xD7A3 and out == hangul(c):
         return "hangul"
     return out
@@ -73,37 +74,7 @@ def hangul(c):
 classes = {c: classify(c) for c in SCALARS}
 
 
-def orders():
-    """Canonical classes of the marks that survive, found by what is moved before what."""
-    # A mark that is moved to stand before its predecessor shows that both take part.
-    survivors = [c for c in SCALARS if classes[c] in ("word", "punct")]
-    before = lambda x, y: normal("a" + chr(x) + chr(y) + "b") == "a" + chr(y) + chr(x) + "b"
-    # Probes of a low and a high class that survive: Mc with class 6 or 9, and with 216 to 226.
-    low, high = 0x1B44, 0x1D165
-    assert before(high, low) and not before(low, high)
-    found = [c for c in survivors if before(c, low) or before(high, c)]
-    # Sort them by comparison: rank = how many others must stand before it.
-    return {c: sum(before(c, other) for other in found) for c in found}, low, high
-
-
-order, LOW, HIGH = orders()
-for c, n in order.items():
-    assert classes[c] == "word"
-    classes[c] = f"order {n}"
-for c in SCALARS:  # does the dropped one let the sort reach over it?
-    if classes[c] == "drop":
-        out = normal("a" + chr(HIGH) + chr(c) + chr(LOW) + "b")
-        if out == "a" + chr(HIGH) + chr(LOW) + "b":
-            classes[c] = "split"
-        else:
-            assert out == "a" + chr(LOW) + chr(HIGH) + "b", hex(c)
-
-NAMED = {"drop", "split", "space", "punct", "cjk", "hangul"}
-
-
-def named(k):
-    return k in NAMED or k.startswith("order ")
-
+NAMED = {"drop", "space", "punct", "hangul"}
 
 lines = []
 run = None
@@ -112,15 +83,15 @@ for c in SCALARS + [0x110000]:
     if run and (k != run[2] or c != run[1] + 1):
         lines.append((run[0], f"{run[0]:X}-{run[1]:X} {run[2]}" if run[1] > run[0] else f"{run[0]:X} {run[2]}"))
         run = None
-    if named(k):
+    if k in NAMED:
         run = (run[0], c, k) if run else (c, c, k)
 for c in SCALARS:
     k = classes[c]
-    if k == "word" or named(k):
+    if k == "word" or k in NAMED:
         continue
     target = k.replace(" ", "")
-    again = "".join(" " + t + " " if classes[ord(t)] == "cjk" else t for t in target)
-    assert again == k and all(classes[ord(t)] in ("word", "punct", "cjk") or classes[ord(t)].startswith("order") for t in target), hex(c)
+    # A space in it is a CJK character's, which its own class stands for.
+    assert all(classes[ord(t)] in ("word", "punct") for t in target) and (k == target or classes[ord(target)] == "punct"), hex(c)
     lines.append((c, f"{c:X} > " + " ".join(f"{ord(t):X}" for t in target)))
 lines.sort()
 (here / "unicode.txt").write_text(
@@ -162,4 +133,4 @@ while len(cases) < 400:
 with open(here / "testdata/wordpiece.jsonl", "w", encoding="utf-8") as f:
     for text, e in zip(cases, ref.encode_batch(cases)):
         f.write(json.dumps({"text": text, "ids": e.ids}) + "\n")
-print(len(lines), "lines;", sum(k.startswith("order") for k in classes.values()), "marks in order;", sum(k == "split" for k in classes.values()), "split;", digest.hexdigest())
+print(len(lines), "lines;", digest.hexdigest())

@@ -146,13 +146,6 @@ type scratch struct {
 	ids  []uint16
 	word []byte // the normalised word so far, cut off after maxWord code points
 	long int    // its code points, all of them
-	// marks are the last code points of the word that canonical ordering may still change, by their place in word.
-	marks []mark
-}
-
-type mark struct {
-	at    int
-	order charClass
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -162,11 +155,10 @@ const flushAt = 4096
 
 // encode hands the ids of an input, without the framing tokens, to f in order; f returns false to stop.
 func (s *scratch) encode(w *wordPiece, input string, f func(ids []uint16) bool) {
-	s.ids, s.word, s.long, s.marks = s.ids[:0], s.word[:0], 0, s.marks[:0]
+	s.ids, s.word, s.long = s.ids[:0], s.word[:0], 0
 	for i := 0; i < len(input); {
 		// Nearly all text is ASCII words and single spaces between them.
 		if low := asciiWord[input[i]]; low != 0 {
-			s.marks = s.marks[:0]
 			from := i
 			for low != 0 {
 				if s.long+i-from < maxWord {
@@ -219,7 +211,7 @@ func (s *scratch) end(w *wordPiece) {
 	case s.long > 0:
 		s.ids = w.word(s.ids, s.word)
 	}
-	s.word, s.long, s.marks = s.word[:0], 0, s.marks[:0]
+	s.word, s.long = s.word[:0], 0
 }
 
 func (s *scratch) add(r rune) {
@@ -232,19 +224,15 @@ func (s *scratch) add(r rune) {
 func (s *scratch) char(w *wordPiece, r rune, class charClass) {
 	switch class {
 	case charWord:
-		s.marks = s.marks[:0]
 		s.add(r)
 	case charDrop:
-	case charSplit:
-		s.marks = s.marks[:0]
 	case charSpace:
 		s.end(w)
-	case charPunct, charCJK:
+	case charPunct:
 		s.end(w)
 		s.add(r)
 		s.end(w)
 	case charHangul:
-		s.marks = s.marks[:0]
 		// Conjoining jamo of a syllable: The Unicode Standard, section 3.12.
 		n := r - 0xAC00
 		s.add(0x1100 + n/588)
@@ -253,57 +241,22 @@ func (s *scratch) char(w *wordPiece, r rune, class charClass) {
 			s.add(0x11A7 + t)
 		}
 	default:
-		if class < charMapped {
-			s.order(r, class)
-			return
-		}
 		for _, r := range w.chars.mapped[class-charMapped] {
 			s.char(w, r, w.chars.class(r))
 		}
 	}
 }
 
-// order adds a mark in its canonical place: behind all marks of the same or a lower class, whatever came first.
-func (s *scratch) order(r rune, class charClass) {
-	if s.long >= maxWord {
-		s.long++ // unknown anyway
-		return
-	}
-	k := len(s.marks)
-	for k > 0 && s.marks[k-1].order > class {
-		k--
-	}
-	at := len(s.word)
-	if k < len(s.marks) {
-		at = s.marks[k].at
-	}
-	var b [utf8.UTFMax]byte
-	n := utf8.EncodeRune(b[:], r)
-	s.word = append(s.word, b[:n]...)
-	copy(s.word[at+n:], s.word[at:])
-	copy(s.word[at:], b[:n])
-	s.marks = append(s.marks, mark{})
-	copy(s.marks[k+1:], s.marks[k:])
-	s.marks[k] = mark{at: at, order: class}
-	for i := k + 1; i < len(s.marks); i++ {
-		s.marks[i].at += n
-	}
-	s.long++
-}
-
-// charClass says what becomes of a code point: one of the constants, charOrder plus its canonical rank, or charMapped plus an index.
+// charClass says what becomes of a code point: one of the constants, or charMapped plus an index.
 type charClass uint16
 
 const (
 	charWord charClass = iota
 	charDrop
-	charSplit
 	charSpace
 	charPunct
-	charCJK
 	charHangul
-	charOrder
-	charMapped charClass = 1 << 8
+	charMapped
 )
 
 // charTable maps each code point to its class in two steps: its block of 128, then its place there. Equal blocks are kept once.
@@ -370,24 +323,13 @@ func mustRune(hex string) rune {
 }
 
 func mustClass(name string) charClass {
-	if order, ok := strings.CutPrefix(name, "order "); ok {
-		n, err := strconv.ParseUint(order, 10, 7)
-		if err != nil {
-			panic(fmt.Sprintf("unicode.txt: %v", err))
-		}
-		return charOrder + charClass(n)
-	}
 	switch name {
 	case "drop":
 		return charDrop
-	case "split":
-		return charSplit
 	case "space":
 		return charSpace
 	case "punct":
 		return charPunct
-	case "cjk":
-		return charCJK
 	case "hangul":
 		return charHangul
 	}
