@@ -15,9 +15,9 @@ import (
 // before the question. Each chunk says in its text which version it belongs to.
 func testOneVersion(s *suite) {
 	const documents = 6
-	rounds := 150
+	rounds := 60
 	if testing.Short() {
-		rounds = 40
+		rounds = 20
 	}
 	chunks := func(version int64) int { return 1 + int(version*7%5) }
 	make := func(d int, version int64) vectordb.Revision {
