@@ -273,9 +273,9 @@ func TestVeryFrequentTerm(t *testing.T) {
 	m, stats := NewMem(), NewStats()
 	var mod model
 	mod.parts = [][]entry{nil}
-	for i := range 300 {
+	for i := range 3000 {
 		terms := []string{"x", "y"}
-		if i == 200 {
+		if i == 2900 { // beyond the first window
 			terms = slices.Repeat([]string{"x"}, 65_537) // 1 in 16 bits
 		}
 		m.Add(uint32(i), terms)
@@ -289,7 +289,7 @@ func TestVeryFrequentTerm(t *testing.T) {
 	for _, query := range [][]string{{"x"}, {"x", "y"}} {
 		want := mod.search(defaults, query, 1, nil)
 		for _, p := range []Part{m, s} {
-			if got := Search([]Part{p}, []uint32{300}, stats, defaults, query, 1, nil); !slices.Equal(got, want) {
+			if got := Search([]Part{p}, []uint32{3000}, stats, defaults, query, 1, nil); !slices.Equal(got, want) {
 				t.Errorf("%T, %q: got %v, want %v", p, query, got, want)
 			}
 		}
