@@ -48,32 +48,33 @@ type collection struct {
 	qrels   map[string]map[string]float64
 }
 
-func readCollection(t testing.TB, name string) *collection {
+// readLines calls line with each line of a collection's file.
+func readLines(t testing.TB, name, file string, line func([]byte)) {
 	shared := os.Getenv("LIVERAG_SHARED")
 	if shared == "" {
 		t.Skip("LIVERAG_SHARED is not set: no relevance collections to measure on")
 	}
-	dir := filepath.Join(shared, "data", "beir", name)
-	c := &collection{name: name, part: lexical.NewMem(), stats: lexical.NewStats(), queries: map[string]string{}, qrels: map[string]map[string]float64{}}
-	lines := func(file string, line func([]byte)) {
-		b, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := bufio.NewScanner(bytes.NewReader(b))
-		s.Buffer(nil, 1<<20)
-		for s.Scan() {
-			line(s.Bytes())
-		}
-		if s.Err() != nil {
-			t.Fatal(s.Err())
-		}
+	b, err := os.ReadFile(filepath.Join(shared, "data", "beir", name, file))
+	if err != nil {
+		t.Fatal(err)
 	}
+	s := bufio.NewScanner(bytes.NewReader(b))
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		line(s.Bytes())
+	}
+	if s.Err() != nil {
+		t.Fatal(s.Err())
+	}
+}
+
+func readCollection(t testing.TB, name string) *collection {
+	c := &collection{name: name, part: lexical.NewMem(), stats: lexical.NewStats(), queries: map[string]string{}, qrels: map[string]map[string]float64{}}
 	type record struct {
 		ID          string `json:"_id"`
 		Title, Text string
 	}
-	lines("corpus.jsonl", func(b []byte) {
+	readLines(t, name, "corpus.jsonl", func(b []byte) {
 		var r record
 		if err := json.Unmarshal(b, &r); err != nil {
 			t.Fatal(err)
@@ -83,18 +84,18 @@ func readCollection(t testing.TB, name string) *collection {
 		c.stats.Add(terms)
 		c.ids = append(c.ids, r.ID)
 	})
-	lines("queries.jsonl", func(b []byte) {
+	readLines(t, name, "queries.jsonl", func(b []byte) {
 		var r record
 		if err := json.Unmarshal(b, &r); err != nil {
 			t.Fatal(err)
 		}
 		c.queries[r.ID] = r.Text
 	})
-	files, _ := filepath.Glob(filepath.Join(dir, "qrels", "*"))
+	files, _ := filepath.Glob(filepath.Join(os.Getenv("LIVERAG_SHARED"), "data", "beir", name, "qrels", "*"))
 	if len(files) != 1 {
 		t.Fatalf("qrels: %v", files)
 	}
-	lines(filepath.Join("qrels", filepath.Base(files[0])), func(b []byte) {
+	readLines(t, name, filepath.Join("qrels", filepath.Base(files[0])), func(b []byte) {
 		f := strings.Split(string(b), "\t")
 		if grade, err := strconv.ParseFloat(f[2], 64); err == nil && grade > 0 {
 			if c.qrels[f[0]] == nil {
@@ -155,6 +156,28 @@ func BenchmarkParams(b *testing.B) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// BenchmarkTermsOfAbstracts analyses SciFact's abstracts: real text, with more distinct words than the memory of words has slots.
+func BenchmarkTermsOfAbstracts(b *testing.B) {
+	var texts []string
+	size := 0
+	readLines(b, "scifact", "corpus.jsonl", func(line []byte) {
+		var r struct{ Title, Text string }
+		if err := json.Unmarshal(line, &r); err != nil {
+			b.Fatal(err)
+		}
+		texts = append(texts, r.Title+" "+r.Text)
+		size += len(texts[len(texts)-1])
+	})
+	var dst []string
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, t := range texts {
+			dst = AppendTerms(dst[:0], t)
 		}
 	}
 }
