@@ -74,7 +74,9 @@ func (g *generation) loadCounts(m *manifest) error {
 			if err != nil {
 				return corruptf(s.path, "%v", err)
 			}
-			g.countTerms(rev.Tenant, terms, nil, nil)
+			for _, t := range terms {
+				g.stats(rev.Tenant).Add(t)
+			}
 		}
 	}
 	return nil

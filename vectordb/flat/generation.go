@@ -60,7 +60,7 @@ type generation struct {
 	ctx         context.Context
 	background  sync.WaitGroup
 	syncWanted  chan struct{}
-	unsynced    atomic.Int64
+	syncNow     chan struct{}
 	sealWanted  chan struct{}
 	mergeWanted chan struct{}
 }
@@ -237,7 +237,7 @@ func openGeneration(fs fileSystem, dir string, options *Options) (_ *generation,
 		seq: m.Sequence, next: m.Next, checkpoint: map[int32]int64{},
 		size:     size{documents: m.Documents, chunks: m.Chunks, tokens: m.Tokens},
 		roomMade: make(chan struct{}), countsNumber: m.Counts, countsSaved: m.Counts,
-		syncWanted: make(chan struct{}, 1), sealWanted: make(chan struct{}, 1), mergeWanted: make(chan struct{}, 1),
+		syncWanted: make(chan struct{}, 1), syncNow: make(chan struct{}, 1), sealWanted: make(chan struct{}, 1), mergeWanted: make(chan struct{}, 1),
 	}
 	g.ctx, g.stop = context.WithCancel(context.Background())
 	if m.Checkpoint != nil {
@@ -443,16 +443,24 @@ func (g *generation) waitForRoom(ctx context.Context) error {
 
 // wrote sees to what follows a write: fsync before long, and a new memtable when this one is full.
 func (g *generation) wrote() {
-	if unsynced := g.active.log.size - g.active.log.synced.Load(); unsynced > 0 && !g.options.NoSync {
+	if !g.options.NoSync {
 		wake(g.syncWanted)
+		if g.active.log.size-g.active.log.synced.Load() > maxUnsynced {
+			wake(g.syncNow)
+		}
 	}
-	if len(g.active.entries) >= g.options.SegmentEntries || g.active.bytes >= g.options.SegmentBytes || len(g.active.rows) >= g.options.SegmentEntries {
+	// A log of checkpoints alone fills no memtable, and must end all the same.
+	if max(len(g.active.entries), len(g.active.rows)) >= g.options.SegmentEntries || g.active.bytes >= g.options.SegmentBytes ||
+		g.active.log.size >= 4*int64(g.options.SegmentBytes) {
 		if err := g.rotate(); err != nil {
 			// The log at hand goes on; the next write tries again.
 			g.options.Logger.Warn("can't begin a new log", "generation", g.about.Name, "error", err)
 		}
 	}
 }
+
+// maxUnsynced is how many bytes of writes may wait for their fsync, so that none takes long.
+const maxUnsynced = 4 << 20
 
 // rotate freezes the active memtable and begins another.
 func (g *generation) rotate() error {
@@ -498,6 +506,8 @@ func (g *generation) syncLoop() {
 		case <-g.ctx.Done():
 			timer.Stop()
 			return
+		case <-g.syncNow:
+			timer.Stop()
 		case <-timer.C:
 		}
 		if err := g.syncLogs(); err != nil {
@@ -535,26 +545,6 @@ func (g *generation) stats(tenant string) *lexical.Stats {
 	}
 	s, _ := g.termCounts.LoadOrStore(tenant, lexical.NewStats())
 	return s.(*lexical.Stats)
-}
-
-// countTerms takes the terms of a row into the counts, and those of the row that it replaces out.
-func (g *generation) countTerms(tenant string, terms, oldTerms [][]string, old *located) {
-	if len(oldTerms) > 0 {
-		oldTenant := tenant
-		if rev, err := old.row.revision(); err == nil {
-			oldTenant = rev.Tenant
-		}
-		s := g.stats(oldTenant)
-		for _, t := range oldTerms {
-			s.Remove(t)
-		}
-	}
-	if len(terms) > 0 {
-		s := g.stats(tenant)
-		for _, t := range terms {
-			s.Add(t)
-		}
-	}
 }
 
 // end stops the background, and lets readers and writers go with err.

@@ -99,6 +99,8 @@ type memtable struct {
 	byKey map[string][]uint32
 
 	terms *lexical.Mem
+	// restricted: some row has a tenant or an access list.
+	restricted bool
 	// bytes is about what it takes.
 	bytes int
 	// end is what was true when it was frozen, and counts the terms' counts then.
@@ -133,6 +135,7 @@ func (m *memtable) add(r row, rev vectordb.Revision, entries []entryRecord, vect
 			vectors: make([]float32, blockRows*m.dim),
 		})
 	}
+	m.restricted = m.restricted || rev.Tenant != "" || rev.Readers() != nil
 	m.mu.Lock()
 	m.byKey[r.key] = append(m.byKey[r.key], n)
 	m.mu.Unlock()
@@ -157,11 +160,13 @@ type memView struct {
 	seen    []*memRow
 	all     []entryRecord
 	vectors []*block
+	// open: the rows have neither tenant nor access list.
+	open bool
 }
 
 // view returns what is there now. Only the writer calls it.
 func (m *memtable) view() *memView {
-	return &memView{memtable: m, seen: m.rows[:len(m.rows):len(m.rows)], all: m.entries[:len(m.entries):len(m.entries)], vectors: m.blocks[:len(m.blocks):len(m.blocks)]}
+	return &memView{memtable: m, open: !m.restricted, seen: m.rows[:len(m.rows):len(m.rows)], all: m.entries[:len(m.entries):len(m.entries)], vectors: m.blocks[:len(m.blocks):len(m.blocks)]}
 }
 
 func (v *memView) size() (rows, entries uint32) { return uint32(len(v.seen)), uint32(len(v.all)) }
@@ -194,6 +199,9 @@ func (v *memView) find(key string, _ uint64, yield func(i uint32)) {
 }
 
 func (v *memView) allowed(q *vectordb.Query) *bitset {
+	if v.open && q.Filter == nil && q.Tenant == "" {
+		return nil
+	}
 	var set *bitset
 	for i, r := range v.seen {
 		if r.rev.ReadableBy(q.Tenant, q.Principals) && q.Filter.Match(&r.rev) {

@@ -39,8 +39,9 @@ type wal struct {
 	// torn: bytes of a failed write may lie behind size; they must go before the next one.
 	torn bool
 
-	// syncMu serialises fsync.
+	// syncMu serialises fsync and closing.
 	syncMu sync.Mutex
+	closed bool
 	// written and synced are sizes.
 	written, synced atomic.Int64
 }
@@ -117,8 +118,8 @@ func (w *wal) sync() error {
 	w.syncMu.Lock()
 	defer w.syncMu.Unlock()
 	n := w.written.Load()
-	if w.synced.Load() >= n {
-		return nil
+	if w.closed || w.synced.Load() >= n {
+		return nil // a log is closed when what it holds is safe elsewhere
 	}
 	if err := w.f.Sync(); err != nil {
 		return fmt.Errorf("sync log: %w", err)
@@ -127,7 +128,15 @@ func (w *wal) sync() error {
 	return nil
 }
 
-func (w *wal) close() error { return w.f.Close() }
+func (w *wal) close() error {
+	w.syncMu.Lock()
+	defer w.syncMu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	return w.f.Close()
+}
 
 // openWAL reads a log's frames in order, calls replay with each, and opens the log for further ones. Only of the last log may the tail be
 // missing, because a log is synced before the next one begins.

@@ -401,16 +401,8 @@ func (g *generation) take(changes []change, check map[int32]int64) error {
 	for i := range changes {
 		c := &changes[i]
 		c.row.seq = g.seq
-		var oldTerms [][]string
-		if !c.carried && c.old.row.n > 0 {
-			var err error
-			if oldTerms, err = rowTerms(c.old.part, &c.old.row); err != nil {
-				// The text is damaged, so the row is as good as gone; what can't be taken back from the counts stays in them.
-				g.options.Logger.Warn("text of a replaced revision is damaged", "generation", g.about.Name, "key", c.row.key, "error", err)
-			}
-		}
 		if !c.carried {
-			g.countTerms(c.rev.Tenant, c.terms, oldTerms, &c.old)
+			g.recount(c)
 		}
 		g.active.add(c.row, c.rev, c.entries, func(j int) []float32 { return c.vectors[j] }, c.terms)
 		if c.old.part != nil {
@@ -423,6 +415,62 @@ func (g *generation) take(changes []change, check map[int32]int64) error {
 		g.checkpoint[p] = offset
 	}
 	return nil
+}
+
+// recount takes the terms of a change's entries into the counts and those of the replaced row's out. Chunks that stayed as they were cancel out, and are
+// not analysed again.
+func (g *generation) recount(c *change) {
+	var removed [][]string
+	tenant := c.rev.Tenant
+	stayed := make([]bool, len(c.entries))
+	if old := &c.old.row; old.n > 0 {
+		rev, err := old.revision()
+		var was, is string
+		if err == nil {
+			was, err = unpackText(old.text, int(old.size), 0, int(old.size))
+		}
+		if err == nil {
+			is, err = unpackText(c.row.text, int(c.row.size), 0, int(c.row.size))
+		}
+		if err != nil {
+			// What can't be read can't be taken back from the counts. They are a little off until they are made anew.
+			g.options.Logger.Warn("text of a replaced revision is damaged", "generation", g.about.Name, "key", c.row.key, "error", err)
+		}
+		places := make(map[vectordb.Hash][]int, len(c.entries))
+		if err == nil && rev.Tenant == tenant {
+			for i := range c.entries {
+				places[c.entries[i].hash] = append(places[c.entries[i].hash], i)
+			}
+		}
+		for j := range old.n {
+			if err != nil {
+				break
+			}
+			e := c.old.part.entry(old.first + j)
+			if list := places[e.hash]; len(list) > 0 {
+				if n := c.entries[list[0]]; was[e.start:e.end] == is[n.start:n.end] {
+					stayed[list[0]] = true
+					places[e.hash] = list[1:]
+					continue
+				}
+			}
+			removed = append(removed, vectordb.AppendTerms(nil, was[e.start:e.end]))
+		}
+		if len(removed) > 0 {
+			s := g.stats(rev.Tenant)
+			for _, t := range removed {
+				s.Remove(t)
+			}
+		}
+	}
+	if len(c.entries) > 0 {
+		s := g.stats(tenant)
+		for i, t := range c.terms {
+			if !stayed[i] {
+				s.Add(t)
+			}
+		}
+	}
 }
 
 // count adds a row that lives from now on to the generation's size.
