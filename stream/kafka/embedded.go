@@ -107,7 +107,7 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 	if e.size, err = sizeOf(e.logDir()); err != nil {
 		return nil, fmt.Errorf("embedded log: %w", err)
 	}
-	if grown := e.size > 2*e.format.Compacted; grown && e.size > compactAbove && e.size < compactBelow || e.size > e.cfg.MaxBytes && e.size > e.format.Compacted {
+	if e.worthCompacting() {
 		if err := e.compact(); err != nil {
 			return nil, fmt.Errorf("embedded log: compact: %w", err)
 		}
@@ -123,6 +123,14 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 		e.guard()
 	}
 	return e, nil
+}
+
+// worthCompacting tells whether the log grew to twice its compacted size, and is small enough not to hold the start up; or
+// is nearly full and grew at all.
+func (e *Embedded) worthCompacting() bool {
+	base := e.format.Compacted
+	return e.size > compactAbove && e.size < compactBelow && e.size > 2*base ||
+		e.size > e.cfg.MaxBytes-e.cfg.MaxBytes/8 && e.size > base+base/8
 }
 
 func (e *Embedded) logDir() string { return filepath.Join(e.cfg.Dir, "log") }

@@ -102,7 +102,11 @@ func (l *Log) unavailable(what string, err error) error {
 	case errors.As(cause, &eof), isTLS(cause):
 		return fmt.Errorf("%s: the broker at %s hung up (%w): check kafka.tls and kafka.sasl", what, brokers, cause)
 	case isTransport(err), isTransport(cause):
-		return fmt.Errorf("%s: %w: no answer from %s within %s (%w): is the broker running, and is kafka.brokers right?", what, stream.ErrUnavailable, brokers, l.cfg.Timeout, cause)
+		hint := ""
+		if l.cfg.TLS.Enable {
+			hint = " Does it speak TLS there, as kafka.tls says?"
+		}
+		return fmt.Errorf("%s: %w: no answer from %s within %s (%w): is the broker running, and is kafka.brokers right?%s", what, stream.ErrUnavailable, brokers, l.cfg.Timeout, cause, hint)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
