@@ -120,6 +120,7 @@ func TestRefusals(t *testing.T) {
 		{"cut in value", "POST", post, `{"query":"refu`, 400, "invalid_json", "ends too early"},
 		{"two objects", "POST", post, `{"query":"refunds"}{"k":1}`, 400, "invalid_json", "follows"},
 		{"junk after", "POST", post, `{"query":"refunds"} x`, 400, "invalid_json", "follows"},
+		{"bracket after", "POST", post, `{"query":"refunds"}]`, 400, "invalid_json", "follows"},
 		{"twice", "POST", post, `{"query":"refunds","query":"x"}`, 400, "invalid_json", "query: the field is there twice"},
 		{"not UTF-8", "POST", post, "{\"query\":\"re\xfffunds\"}", 400, "invalid_utf8", "UTF-8"},
 		{"no query", "POST", post, `{"k":3}`, 400, "query_empty", "query"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,7 +75,7 @@ func ParseRequest(data []byte) (Request, error) {
 	if _, err := d.Token(); err != nil {
 		return q, malformed(d)
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF { // not More, which takes a stray bracket for an end
 		return q, bad("invalid_json", "something follows the JSON object at byte %d", d.InputOffset())
 	}
 	return q, q.check()

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -203,4 +205,40 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 			t.Errorf("%s was not seen", want)
 		}
 	}
+}
+
+// BenchmarkServe is a query over a socket: server, handler, a store with one document, and the client beside it on the same processors.
+func BenchmarkServe(b *testing.B) {
+	s := serve(b)
+	server := httptest.NewServer(s)
+	defer server.Close()
+	client := server.Client()
+	client.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
+	send := func(method, path, body string) error {
+		r, err := http.NewRequest(method, server.URL+path, strings.NewReader(body))
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode > 299 {
+			return fmt.Errorf("%s: %v", resp.Status, err)
+		}
+		return nil
+	}
+	if err := send("PUT", "/documents/a", `{"text":"Refunds are paid within five days."}`); err != nil {
+		b.Fatal(err)
+	}
+	b.SetParallelism(8)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if err := send("POST", "/retrieve", `{"query":"how are refunds paid?"}`); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }
