@@ -59,7 +59,7 @@ func TestTerms(t *testing.T) {
 // The memory of words is shared by all goroutines, collides on purpose, and must never change an answer.
 func TestTermsConcurrently(t *testing.T) {
 	var text strings.Builder
-	for i := range 60_000 { // more words than slots
+	for i := range 100_000 { // more words than places
 		text.WriteString("running")
 		for n := i; n > 0; n /= 26 {
 			text.WriteByte(byte('a' + n%26))
