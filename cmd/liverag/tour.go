@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/docs"
 	"github.com/liverag/liverag/evals"
 	"github.com/liverag/liverag/indexer"
@@ -334,7 +335,7 @@ type replayed struct {
 // alternative is the recipe that the tour compares with.
 func alternative(live vectordb.Recipe) vectordb.Recipe {
 	other := live
-	other.Chunker = vectordb.ChunkerRecipe{Strategy: "recursive", Tokens: 256, Overlap: 32, Tokenizer: live.Chunker.Tokenizer}
+	other.Chunker = vectordb.ChunkerRecipe{Strategy: chunker.Recursive, Tokens: 128, Tokenizer: live.Chunker.Tokenizer}
 	return other
 }
 
@@ -370,7 +371,7 @@ func (t *tour) replay(ctx context.Context) (r replayed) {
 		return r
 	}
 	for i, name := range []string{r.live.Name, r.other.Name} {
-		answers, err := questions.Ask(ctx, t.system.searcher(name), evals.AskOptions{Concurrency: 2})
+		answers, err := questions.Ask(ctx, t.system.searcher(name, retrieve.Hybrid), evals.AskOptions{Concurrency: 2})
 		if err != nil {
 			r.err = err
 			return r
@@ -381,10 +382,10 @@ func (t *tour) replay(ctx context.Context) (r replayed) {
 }
 
 // searcher asks one generation, for evaluation.
-func (s *system) searcher(generation string) evals.Searcher {
+func (s *system) searcher(generation string, mode retrieve.Mode) evals.Searcher {
 	return func(ctx context.Context, query string, k int) ([]evals.Ranked, error) {
 		request := retrieve.NewRequest(query)
-		request.K, request.Generation = k, generation
+		request.K, request.Generation, request.Mode = k, generation, mode
 		answer, err := s.retriever.Retrieve(ctx, request)
 		if err != nil {
 			return nil, err
@@ -406,18 +407,26 @@ func (t *tour) decide(ctx context.Context, r replayed) error {
 	}
 	t.out.table([]string{"  generation", "recipe", "nDCG@10", "recall@10", "chunks", "tokens embedded", "built in"},
 		[][]string{row(r.live, r.scores[0], "(live)"), row(r.other, r.scores[1], short(r.built))})
-	before, after := value(r.scores[0], evals.NDCG(10)), value(r.scores[1], evals.NDCG(10))
-	if after <= before {
-		t.out.Printf("  %s stays live: the other one is not better on the %d bundled questions. Both follow the log; `liverag promote %s` would switch.\n",
-			r.live.Name, len(r.scores[0].Queries), r.other.Name)
+	if len(r.scores[0].Queries) == 0 {
+		t.out.Printf("  There are no bundled questions about this corpus, so %s stays live. `liverag promote %s` would switch.\n", r.live.Name, r.other.Name)
+		return nil
+	}
+	compared, err := evals.Compare(r.scores[0], r.scores[1])
+	if err != nil {
+		return err
+	}
+	ndcg := compared[slices.IndexFunc(compared, func(c evals.Comparison) bool { return c.Metric == evals.NDCG(10).String() })]
+	evidence := fmt.Sprintf("nDCG@10 %+.3f on %d bundled questions: %d better, %d worse, the rest equal; p = %.2f", ndcg.Difference, len(r.scores[0].Queries), ndcg.Wins, ndcg.Losses, ndcg.P)
+	if ndcg.Difference <= 0 {
+		t.out.Printf("  %s stays live (%s). Both follow the log; `liverag promote %s` would switch.\n", r.live.Name, evidence, r.other.Name)
 		return nil
 	}
 	begun := time.Now()
 	if _, err := t.system.indexer.Promote(ctx, r.other.Name); err != nil {
 		return err
 	}
-	t.out.Printf("  %s is better on the %d bundled questions: %s in %s, without an answer missing. `liverag rollback` takes it back.\n",
-		r.other.Name, len(r.scores[0].Queries), t.out.good("promoted"), short(time.Since(begun)))
+	t.out.Printf("  %s is better and was %s in %s (%s).\n  Both follow the log; `liverag rollback` takes it back.\n",
+		r.other.Name, t.out.good("promoted"), short(time.Since(begun)), evidence)
 	return nil
 }
 

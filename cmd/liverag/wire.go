@@ -194,7 +194,8 @@ func (m *models) model(name string) (*model, error) {
 		if err != nil {
 			return nil, err
 		}
-		batch := embedder.Batch(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0)})
+		// One request more than cores, because a replay leaves one free for live work.
+		batch := embedder.Batch(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1})
 		opened.index = batch
 		if m.cache != nil {
 			opened.index = embedder.Cache(batch, m.cache)
