@@ -106,7 +106,7 @@ func zipf(r *rand.Rand, vocabulary uint64) func() string {
 // Whatever is added, deleted, sealed and merged, a search gives what the plain definition gives, to the last bit.
 func TestSearchEqualsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed(t), 1))
-	rounds := 12
+	rounds := 8
 	if testing.Short() {
 		rounds = 4
 	}
@@ -299,7 +299,7 @@ func TestVeryFrequentTerm(t *testing.T) {
 // Readers see the entries below their limit, whole, while a writer goes on.
 func TestReadersDuringAdd(t *testing.T) {
 	m, stats := NewMem(), NewStats()
-	const entries = 4000
+	const entries = 1500
 	var added atomic.Uint32
 	var wg sync.WaitGroup
 	for g := range 2 {
@@ -430,7 +430,7 @@ func use(b []byte) {
 
 // Every single damaged byte of a small part, in its three worst ways.
 func TestDamagedBytes(t *testing.T) {
-	good := sample(rand.New(rand.NewPCG(7, 7)), 200, 5, 40).Seal(all)
+	good := sample(rand.New(rand.NewPCG(7, 7)), 150, 4, 40).Seal(all)
 	for i := range good {
 		for _, x := range []byte{0x80, 0xff, 0x01} {
 			b := slices.Clone(good)
