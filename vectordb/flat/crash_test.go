@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -574,5 +575,203 @@ func TestPinnedViewOutlivesDrop(t *testing.T) {
 	}
 	if err := s.Apply(t.Context(), "g", vectordb.Write{}); !errors.Is(err, vectordb.ErrNoGeneration) {
 		t.Errorf("%v, want ErrNoGeneration", err)
+	}
+}
+
+// noSegments is a disk on which no segment can be written, so that logs pile up.
+type noSegments struct{ unsynced }
+
+func (n noSegments) Open(name string, flag int) (file, error) {
+	if strings.HasSuffix(name, ".seg.tmp") {
+		return nil, syscall.ENOSPC
+	}
+	return n.unsynced.Open(name, flag)
+}
+
+func TestSeveralLogs(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{NoSync: true, SegmentEntries: 20, fs: noSegments{}, retryAfter: time.Millisecond})
+	create(t, s)
+	r := rand.New(rand.NewPCG(2, 3))
+	m := model(t)
+	full := false
+	for i := range 200 {
+		w := numbered(r, i)
+		if err := s.Apply(t.Context(), "g", w); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			full = true
+			break
+		}
+		if err := m.Apply(t.Context(), "g", w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !full {
+		t.Fatal("memtables that can't be sealed pile up without bound")
+	}
+	same(t, s, m)
+	copied := copyDir(t, dir)
+	logs, _ := filepath.Glob(filepath.Join(copied, "g", "*.wal"))
+	if len(logs) != maxFrozen+1 {
+		t.Fatalf("%d logs", len(logs))
+	}
+	again := open(t, copied, Options{NoSync: true})
+	same(t, again, m)
+	settle(t, again.generations["g"].g)
+	same(t, again, m)
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+	same(t, open(t, copied, Options{NoSync: true}), m)
+
+	// A log that another one follows was safe, so it can't have lost anything.
+	for _, name := range []string{filepath.Base(logs[0]), filepath.Base(logs[1])} {
+		for _, how := range []string{"cut", "flipped", "removed"} {
+			damaged := copyDir(t, dir)
+			path := filepath.Join(damaged, "g", name)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch how {
+			case "cut":
+				err = os.WriteFile(path, b[:len(b)-1], 0o644)
+			case "flipped":
+				b[len(b)-1] ^= 8
+				err = os.WriteFile(path, b, 0o644)
+			case "removed":
+				err = os.Remove(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = open(t, damaged, Options{NoSync: true}).Stats(t.Context(), "g")
+			if !errors.Is(err, vectordb.ErrCorrupt) {
+				t.Errorf("%s %s: %v, want ErrCorrupt", name, how, err)
+			}
+		}
+	}
+}
+
+// Postings of another analysis are made anew from the texts.
+func TestOtherAnalysis(t *testing.T) {
+	dir, list := built(t)
+	segments, _ := filepath.Glob(filepath.Join(dir, "g", "*.seg"))
+	counts, _ := filepath.Glob(filepath.Join(dir, "g", "*.counts"))
+	for _, name := range append(segments, counts...) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".seg") {
+			binary.LittleEndian.PutUint32(b[32:], vectordb.TermsVersion+1)
+			at := binary.LittleEndian.Uint64(b[40+sectionPostings*sectionHeaderSize:])
+			b[at] ^= 0xff // they must not even be looked at
+			binary.LittleEndian.PutUint32(b[40+sectionPostings*sectionHeaderSize+16:], checksum(b[at:][:binary.LittleEndian.Uint64(b[40+sectionPostings*sectionHeaderSize+8:])]))
+			binary.LittleEndian.PutUint32(b[segmentHeaderSize-4:], checksum(b[:segmentHeaderSize-4]))
+		} else {
+			binary.LittleEndian.PutUint32(b[12:], vectordb.TermsVersion+1)
+		}
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(segments) == 0 || len(counts) == 0 {
+		t.Fatal("there was nothing to change")
+	}
+	m := models(t, list)(len(list))
+	s := open(t, dir, Options{NoSync: true})
+	same(t, s, m)
+	settle(t, s.generations["g"].g)
+	for _, seg := range s.generations["g"].g.set.segments {
+		if seg.stale {
+			t.Error("the postings were not written anew")
+		}
+	}
+	same(t, s, m)
+}
+
+// heard passes on what is logged.
+type heard chan string
+
+func (h heard) Enabled(context.Context, slog.Level) bool { return true }
+func (h heard) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h heard) WithGroup(string) slog.Handler            { return h }
+func (h heard) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case h <- r.Message:
+	default:
+	}
+	return nil
+}
+
+// A big store opens before all of it was checked. Damage that is found later ends it.
+func TestDamageFoundLate(t *testing.T) {
+	dir, _ := built(t)
+	segments, _ := filepath.Glob(filepath.Join(dir, "g", "*.seg"))
+	b, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[binary.LittleEndian.Uint64(b[40+sectionVectors*sectionHeaderSize:])] ^= 1
+	if err := os.WriteFile(segments[0], b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := make(heard, 1)
+	s := open(t, dir, Options{NoSync: true, verifyAtOnce: 1, Logger: slog.New(h)})
+	<-h
+	for what, err := range map[string]error{
+		"Apply":  s.Apply(t.Context(), "g", vectordb.Write{Checkpoint: map[int32]int64{0: 1000}}),
+		"Scan":   func() error { _, err := s.Scan(t.Context(), "g", "", 1); return err }(),
+		"Search": func() error { _, err := s.Search(t.Context(), "g", vectordb.Query{Text: "refund"}); return err }(),
+	} {
+		if !errors.Is(err, vectordb.ErrCorrupt) {
+			t.Errorf("%s: %v, want ErrCorrupt", what, err)
+		}
+	}
+	if err := s.Drop(t.Context(), "g"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A merge must not give damaged bytes a new checksum.
+func TestDamageIsNotMerged(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{NoSync: true, SegmentEntries: 10})
+	create(t, s)
+	g := s.generations["g"].g
+	for i := range 4 {
+		apply(t, s, vectordb.Write{Revisions: []vectordb.Revision{revision(fmt.Sprint("doc", i), 1, 10, dim)}})
+		for g.frozen() > 0 {
+			if err := g.seal(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i > 0 {
+			continue
+		}
+		segments, _ := filepath.Glob(filepath.Join(dir, "g", "*.seg"))
+		f, err := os.OpenFile(segments[0], os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte{1, 2, 3, 4}, int64(g.set.segments[0].table[sectionVectors].offset)); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	for {
+		did, err := g.merge(t.Context())
+		if errors.Is(err, vectordb.ErrCorrupt) || g.failed.Load() != nil {
+			break
+		}
+		if err != nil || !did {
+			t.Fatalf("merged: %v, %v", did, err)
+		}
+	}
+	if _, err := s.Scan(t.Context(), "g", "", 1); !errors.Is(err, vectordb.ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
 	}
 }

@@ -46,6 +46,8 @@ type Options struct {
 	fs fileSystem
 	// retryAfter is how long the background waits after a failure. Default 1s.
 	retryAfter time.Duration
+	// verifyAtOnce is how many bytes of segments are checked before a generation opens; more are checked afterwards. Default 256 MiB.
+	verifyAtOnce int64
 }
 
 func (o Options) withDefaults() *Options {
@@ -66,6 +68,9 @@ func (o Options) withDefaults() *Options {
 	}
 	if o.retryAfter <= 0 {
 		o.retryAfter = time.Second
+	}
+	if o.verifyAtOnce <= 0 {
+		o.verifyAtOnce = 256 << 20
 	}
 	if o.fs == nil {
 		o.fs = disk{}

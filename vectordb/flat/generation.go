@@ -357,16 +357,13 @@ func (g *generation) removeStrangers(m *manifest) (logs []uint64, err error) {
 	return logs, nil
 }
 
-// verifyAtOnce is how many bytes are checked before a generation opens; more are checked afterwards.
-const verifyAtOnce = 256 << 20
-
 // verify checks the sections that opening a segment leaves out.
 func (g *generation) verify() error {
 	var bytes int64
 	for _, s := range g.set.segments {
 		bytes += s.bytes
 	}
-	if bytes <= verifyAtOnce {
+	if bytes <= g.options.verifyAtOnce {
 		for _, s := range g.set.segments {
 			if err := s.verify(); err != nil {
 				return err

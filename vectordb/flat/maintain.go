@@ -232,7 +232,7 @@ func (g *generation) mergeLoop() {
 		case <-g.mergeWanted:
 		case <-timer.C:
 		}
-		for g.ctx.Err() == nil {
+		for g.ctx.Err() == nil && g.failed.Load() == nil {
 			did, err := g.merge(g.ctx)
 			if err != nil && g.ctx.Err() == nil {
 				g.options.Logger.Warn("can't merge", "generation", g.about.Name, "error", err)
@@ -344,6 +344,13 @@ func (g *generation) merge(ctx context.Context) (did bool, err error) {
 	chosen := g.pick(list)
 	if chosen == nil {
 		return false, nil
+	}
+	// Damage must not get a new checksum by being copied.
+	for _, s := range chosen {
+		if err := s.verify(); err != nil {
+			g.fail(err)
+			return false, err
+		}
 	}
 	g.mu.Lock()
 	number := g.next

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/liverag/liverag/vectordb"
 )
@@ -79,9 +82,13 @@ func (p *prepared) prepare() (err error) {
 	}
 	p.text = packText(nil, r.Text)
 	p.terms = make([][]string, len(r.Entries))
+	var all []string
 	for i := range r.Entries {
 		e := &r.Entries[i]
-		p.terms[i] = vectordb.AppendTerms(make([]string, 0, (e.End-e.Start)/6), r.Text[e.Start:e.End])
+		all = slices.Grow(all, (e.End-e.Start)/8)
+		at := len(all)
+		all = vectordb.AppendTerms(all, r.Text[e.Start:e.End])
+		p.terms[i] = all[at:len(all):len(all)]
 	}
 	return nil
 }
@@ -103,17 +110,36 @@ func (s *Store) Apply(ctx context.Context, name string, w vectordb.Write) error 
 	if err != nil {
 		return err
 	}
-	for i := range changes {
-		p := &changes[i]
-		if old := v.locate(p.rev.Key); old.part == nil || p.rev.Version > old.row.version {
-			if err := p.prepare(); err != nil {
-				v.set.release()
-				return err
-			}
-		}
-	}
+	err = prepareAll(v, changes)
 	v.set.release()
+	if err != nil {
+		return err
+	}
 	return g.apply(ctx, changes, w.Checkpoint)
+}
+
+// prepareAll prepares what will probably be taken, on every processor: analysing and compressing texts is most of the work of a write.
+func prepareAll(v *view, writes []prepared) error {
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for some := range slices.Chunk(writes, 8) {
+		one := func() error {
+			for i := range some {
+				p := &some[i]
+				if old := v.locate(p.rev.Key); old.part == nil || p.rev.Version > old.row.version {
+					if err := p.prepare(); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}
+		if len(some) == len(writes) {
+			return one()
+		}
+		group.Go(one)
+	}
+	return group.Wait()
 }
 
 func (g *generation) apply(ctx context.Context, writes []prepared, check map[int32]int64) error {
