@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,7 @@ func TestFormat(t *testing.T) {
 }
 
 func TestLogFull(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e := openEmbedded(t, EmbeddedConfig{Dir: dir, MaxBytes: 1 << 20, Listen: "127.0.0.1:0"})
 	l := openLog(t, Config{Embedded: e})
@@ -180,6 +182,7 @@ func TestLogFull(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ctx := t.Context()
 	var before stream.Identity
@@ -237,6 +240,7 @@ func TestRestart(t *testing.T) {
 
 // TestCrash opens what a process that was killed leaves behind: its files at that moment.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	dir, ctx := t.TempDir(), t.Context()
 	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
 	l := openLog(t, Config{Embedded: e})
@@ -548,6 +552,7 @@ func TestBrokerDownAtOpen(t *testing.T) {
 }
 
 func TestBrokerGoneAndBack(t *testing.T) {
+	t.Parallel()
 	dir, ctx := t.TempDir(), t.Context()
 	e := openEmbedded(t, EmbeddedConfig{Dir: dir, Listen: "127.0.0.1:0"})
 	address := e.Brokers()[0]
@@ -582,7 +587,7 @@ func TestBrokerGoneAndBack(t *testing.T) {
 	if _, err := src.Next(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a source of a broker that is gone: %v", err)
 	}
-	e = openEmbedded(t, EmbeddedConfig{Dir: dir, Listen: address})
+	openEmbedded(t, EmbeddedConfig{Dir: dir, Listen: address})
 	long, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if _, err := l.Append(long, upsert("c", "z")); err != nil {
@@ -649,13 +654,20 @@ func BenchmarkAppendToNext(b *testing.B) {
 		}
 	}()
 	text := strings.Repeat("what changed is what must be found. ", 140)
-	i := 0
+	var appended, delivered []time.Duration
 	for b.Loop() {
-		if _, err := l.Append(b.Context(), upsert(fmt.Sprint(i), text)); err != nil {
+		began := time.Now()
+		if _, err := l.Append(b.Context(), upsert(fmt.Sprint(len(appended)), text)); err != nil {
 			b.Fatal(err)
 		}
+		appended = append(appended, time.Since(began))
 		<-arrived
-		i++
+		delivered = append(delivered, time.Since(began))
+	}
+	for name, times := range map[string][]time.Duration{"append": appended, "delivered": delivered} {
+		slices.Sort(times)
+		b.ReportMetric(float64(times[len(times)/2].Microseconds()), name+"-p50-µs")
+		b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), name+"-p99-µs")
 	}
 }
 

@@ -97,6 +97,7 @@ func fails(t *testing.T, cfg Config, words ...string) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	cert, certFile, keyFile := certificate(t)
 	_, otherFile, _ := certificate(t)
 	pool := x509.NewCertPool()
@@ -119,6 +120,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestSASL(t *testing.T) {
+	t.Parallel()
 	cert, certFile, _ := certificate(t)
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		t.Run(mechanism, func(t *testing.T) {
