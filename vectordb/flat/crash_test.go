@@ -168,10 +168,10 @@ func TestDamagedFiles(t *testing.T) {
 			continue
 		}
 		places := []int{}
-		for i := range min(len(content), 24) {
+		for i := range min(len(content), 20) {
 			places = append(places, i)
 		}
-		for range 60 {
+		for range 40 {
 			places = append(places, r.IntN(len(content)))
 		}
 		for i, at := range places {

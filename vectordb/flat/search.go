@@ -319,33 +319,95 @@ func (x *search) lexical() []vectordb.Candidate {
 // hits fetches what is shown of the candidates.
 func (x *search) hits(answer []vectordb.Candidate) ([]vectordb.Hit, error) {
 	hits := make([]vectordb.Hit, len(answer))
-	for i, c := range answer {
+	rows := make(map[rowPlace]*shownRow, len(answer))
+	for _, c := range answer {
 		at, e := int(c.Entry>>32), uint32(c.Entry)
 		if at >= len(x.parts) {
 			return nil, fmt.Errorf("%w: Fuse returned entry %d, which it was not given", vectordb.ErrInvalid, c.Entry)
 		}
-		p := x.parts[at]
-		if _, n := p.size(); e >= n {
+		if _, n := x.parts[at].size(); e >= n {
 			return nil, fmt.Errorf("%w: Fuse returned entry %d, which it was not given", vectordb.ErrInvalid, c.Entry)
 		}
-		rec := p.entry(e)
-		r := p.row(rec.row)
+		place := rowPlace{at, x.parts[at].entry(e).row}
+		if r := rows[place]; r != nil {
+			r.hits++
+		} else {
+			rows[place] = &shownRow{part: x.parts[at], row: x.parts[at].row(place.row), hits: 1}
+		}
+	}
+	for i, c := range answer {
+		at, e := int(c.Entry>>32), uint32(c.Entry)
+		rec := x.parts[at].entry(e)
+		r := rows[rowPlace{at, rec.row}]
 		h := &hits[i]
 		var err error
-		if h.Revision, err = r.revision(); err != nil {
+		if h.Revision, err = r.row.revision(); err != nil {
 			return nil, err
 		}
-		if h.Text, err = unpackText(r.text, int(r.size), int(rec.start), int(rec.end)); err != nil {
+		if h.Text, err = r.text(int(rec.start), int(rec.end)); err != nil {
 			return nil, err
 		}
-		repeat := 0
-		for j := r.first; j < e; j++ {
-			if p.entry(j).hash == rec.hash {
-				repeat++
-			}
-		}
-		h.ID = vectordb.EntryID(vectordb.DocumentID(h.Key), rec.hash, repeat)
+		h.ID = vectordb.EntryID(vectordb.DocumentID(h.Key), rec.hash, r.repeat(e, rec.hash))
 		h.Entry, h.Score = rec.entry(), c.Score
 	}
 	return hits, nil
+}
+
+// rowPlace is where a row of an answer is.
+type rowPlace struct {
+	part int
+	row  uint32
+}
+
+// shownRow is a row with hits. If there are several, what they share is worked out once.
+type shownRow struct {
+	part part
+	row  row
+	hits int
+	// whole is the text of a row with several hits, once the first has fetched it; repeats are its entries' numbers among those of equal hash.
+	whole   string
+	repeats []int
+}
+
+// wholeText is up to what length a text with several hits is unpacked whole.
+const wholeText = 1 << 20
+
+func (r *shownRow) text(from, to int) (string, error) {
+	size := int(r.row.size)
+	if r.hits == 1 || size > wholeText {
+		return unpackText(r.row.text, size, from, to)
+	}
+	if r.whole == "" {
+		var err error
+		if r.whole, err = unpackText(r.row.text, size, 0, size); err != nil {
+			return "", err
+		}
+	}
+	if from > to || to > len(r.whole) {
+		return "", fmt.Errorf("%w: a span beyond its text", vectordb.ErrCorrupt)
+	}
+	return r.whole[from:to], nil
+}
+
+// repeat is how many earlier entries of the row have the same hash.
+func (r *shownRow) repeat(e uint32, hash vectordb.Hash) int {
+	if r.hits == 1 {
+		n := 0
+		for j := r.row.first; j < e; j++ {
+			if r.part.entry(j).hash == hash {
+				n++
+			}
+		}
+		return n
+	}
+	if r.repeats == nil {
+		r.repeats = make([]int, r.row.n)
+		seen := make(map[vectordb.Hash]int, r.row.n)
+		for j := range r.repeats {
+			h := r.part.entry(r.row.first + uint32(j)).hash
+			r.repeats[j] = seen[h]
+			seen[h]++
+		}
+	}
+	return r.repeats[e-r.row.first]
 }

@@ -184,7 +184,11 @@ func openWAL(fs fileSystem, dir string, number uint64, dim int, last bool, repla
 	}
 	w.size = int64(at)
 	if at < len(b) {
-		if err := w.f.Truncate(w.size); err != nil {
+		err := w.f.Truncate(w.size)
+		if err == nil {
+			err = w.f.Sync() // what was cut off must not come back behind new frames
+		}
+		if err != nil {
 			w.f.Close()
 			return nil, fmt.Errorf("cut the torn tail off the log: %w", err)
 		}
