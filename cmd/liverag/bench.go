@@ -246,8 +246,8 @@ func (b *bench) once(ctx context.Context, all *figures) (err error) {
 		name string
 		do   func(context.Context, *server, *figures) error
 	}{
-		{"indexing", b.index}, {"edits", b.edit}, {"importing again", b.reimport}, {"queries", b.query},
-		{"queries under changes", b.queryUnderChanges}, {"replaying", b.replay},
+		{"indexing", b.index}, {"replaying", b.replay}, {"importing again", b.reimport}, {"edits", b.edit}, {"queries", b.query},
+		{"queries under changes", b.queryUnderChanges},
 	} {
 		b.call.Err.Status("%s", step.name)
 		if err := step.do(ctx, s, all); err != nil {
@@ -571,7 +571,7 @@ func (b *bench) replay(ctx context.Context, s *server, all *figures) error {
 		if err := s.client.do(ctx, "GET", "/generations/again", nil, &info, options{}); err != nil {
 			return err
 		}
-		if err := pause(ctx, 2*time.Millisecond); err != nil {
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
