@@ -13,4 +13,4 @@ VOLUME /data
 EXPOSE 8080
 ENTRYPOINT ["/liverag"]
 # A container's loopback can't be reached from outside it, so it listens everywhere; publish the port where you mean it to be seen.
-CMD ["up", "--data", "/data", "--listen", "0.0.0.0:8080", "--insecure-listen"]
+CMD ["up", "--data", "/data", "--listen", "0.0.0.0:8080", "--insecure_listen"]
