@@ -13,7 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const testDocumentBytes = 64 << 10
+// testDocumentBytes is above what a client and a topic take by default.
+const testDocumentBytes = 1 << 20
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -78,7 +79,6 @@ func harness(t *testing.T, cfg Config, compact func(t *testing.T, raw *kgo.Clien
 	}
 	return streamtest.Harness{
 		MaxDocumentBytes: testDocumentBytes,
-		RebalanceTimeout: cfg.RebalanceTimeout,
 		Connect: func(t *testing.T) streamtest.Process {
 			l := openLog(t, cfg)
 			return streamtest.Process{Log: l, Register: l.Control(), DeadLetters: l, Letters: l.ReadDeadLetters}

@@ -282,6 +282,42 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestCrashInTransaction: a broker that is killed during a transaction aborts it without a marker, so that nothing at all
+// is delivered between the last change and the end.
+func TestCrashInTransaction(t *testing.T) {
+	t.Parallel()
+	dir, ctx := t.TempDir(), t.Context()
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l := openLog(t, Config{Embedded: e, Partitions: 1})
+	if _, err := l.Append(ctx, upsert("a", "x")); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := kgo.NewClient(kgo.SeedBrokers(e.Brokers()...), kgo.Dialer(e.Dialer()), kgo.DefaultProduceTopic("documents"), kgo.TransactionalID("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := raw.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := raw.ProduceSync(ctx, kgo.KeySliceRecord([]byte("b"), []byte(`{"text":"y"}`))).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	l = openLog(t, Config{Embedded: openEmbedded(t, EmbeddedConfig{Dir: left}), EndsEvery: 20 * time.Millisecond})
+	if ends, err := l.Ends(ctx); err != nil || ends[0].Offset != 4 {
+		t.Fatalf("ends %v, %v", ends, err)
+	}
+	if got := readAll(t, l, stream.From{}); len(got) != 1 || got[0].ID != "a" {
+		t.Errorf("got %v", got)
+	}
+}
+
 // TestInterruptedCompaction: a crash at any step of a compaction leaves the old log or the new one.
 func TestInterruptedCompaction(t *testing.T) {
 	ctx := t.Context()

@@ -79,7 +79,7 @@ func works(t *testing.T, cfg Config) {
 // fails opens a log and wants an error, soon, with these words.
 func fails(t *testing.T, cfg Config, words ...string) {
 	t.Helper()
-	cfg.Logger, cfg.Timeout = quiet, 3*time.Second
+	cfg.Logger, cfg.Timeout = quiet, 1500*time.Millisecond
 	began := time.Now()
 	l, err := Open(t.Context(), cfg)
 	if err == nil {

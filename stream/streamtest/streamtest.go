@@ -44,8 +44,6 @@ type Harness struct {
 	Connect func(t *testing.T) Process
 	// MaxDocumentBytes is the limit the processes are configured with, at most 1 MiB.
 	MaxDocumentBytes int
-	// RebalanceTimeout is what the processes are configured with.
-	RebalanceTimeout time.Duration
 	// Produce writes records into the corpus' topic past Append, partitioned by Kafka's default partitioner.
 	Produce func(t *testing.T, records ...Record)
 	// Transact writes records in one transaction and commits or aborts it.
@@ -846,6 +844,9 @@ func testGroupZombie(t *testing.T, h Harness) {
 		batch, err := zombie.step(ctx)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if len(batch.Revoked) > 0 {
+			t.Errorf("the zombie is asked to finish %v, which belong to somebody else already", batch.Revoked)
 		}
 		for _, p := range slices.Concat(batch.Revoked, batch.Lost) {
 			gave[p] = true
