@@ -378,6 +378,7 @@ func (g *generation) run() {
 		gate:       x.gate,
 		live:       func() bool { return x.live.Load() == g },
 		applied:    g.applied,
+		lender:     g.lender,
 		limit:      x.config.MaxInFlightBytes,
 		progress:   g.progress,
 		counts:     &g.counts,
@@ -399,6 +400,26 @@ func (g *generation) run() {
 			}
 		}
 	})
+}
+
+// lender finds another generation of the same model, the live one if it is.
+func (g *generation) lender() *lender {
+	x := g.indexer
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var found *lender
+	for _, other := range x.generations {
+		if other == g {
+			continue
+		}
+		other.mu.Lock()
+		usable := other.failed == nil && other.spec.Desired != drop && other.parts.Embedder != nil && other.parts.Embedder.Name() == g.parts.Embedder.Name()
+		if usable && (found == nil || x.live.Load() == other) {
+			found = &lender{generation: other.spec.Name, chunker: other.parts.Chunker.Name()}
+		}
+		other.mu.Unlock()
+	}
+	return found
 }
 
 // halt stops the pipeline and waits for it.

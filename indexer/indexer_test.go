@@ -657,3 +657,38 @@ func TestEventsAndFreshness(t *testing.T) {
 		t.Errorf("as of %v, want at least %v", status.AsOf, before)
 	}
 }
+
+func TestAReplayBorrowsWhatAnotherGenerationHas(t *testing.T) {
+	b := newBed(t)
+	short := "# A\n\none short section\n\n# B\n\nanother short section\n"
+	positions := b.append(upsert("a", sections(10)), upsert("b", short))
+	if err := b.indexer.WaitApplied(b.ctx(), Live, positions); err != nil {
+		t.Fatal(err)
+	}
+	b.model.asked()
+	replay := func(name string, recipe vectordb.ChunkerRecipe) Info {
+		t.Helper()
+		if _, err := b.indexer.Create(b.ctx(), name, vectordb.Recipe{Chunker: recipe}); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.indexer.WaitApplied(b.ctx(), name, positions); err != nil {
+			t.Fatal(err)
+		}
+		info, err := b.indexer.Info(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	same := replay("same", vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40})
+	if asked := b.model.asked(); len(asked) != 0 || same.Progress.TokensEmbedded != 0 || same.Progress.TokensReused == 0 {
+		t.Errorf("the same recipe embedded %d inputs; progress %+v", len(asked), same.Progress)
+	}
+	// Under a larger budget the long document is cut elsewhere; the sections of the short one are the same chunks.
+	replay("larger", vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 60})
+	asked := b.model.asked()
+	if len(asked) == 0 || slices.ContainsFunc(asked, func(s string) bool { return strings.Contains(s, "short") }) {
+		t.Errorf("another budget embedded %q", asked)
+	}
+	b.compare(map[string]string{"a": sections(10), "b": short}, "same")
+}

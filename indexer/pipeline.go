@@ -38,9 +38,10 @@ type pipeline struct {
 	store      vectordb.Store
 	logger     *slog.Logger
 	gate       *gate
-	live       func() bool   // is this the generation that answers?
-	applied    func([]*task) // called after a write became searchable, before anybody waiting for it is woken
-	limit      int64         // bytes in flight
+	live       func() bool    // is this the generation that answers?
+	applied    func([]*task)  // called after a write became searchable, before anybody waiting for it is woken
+	lender     func() *lender // another generation whose vectors, maybe chunks, are the same; nil if there is none
+	limit      int64          // bytes in flight
 	progress   *progress
 	counts     *counts
 	trouble    atomic.Pointer[Trouble]
@@ -63,6 +64,12 @@ type pipeline struct {
 type Trouble struct {
 	Since  time.Time `json:"since"`
 	Detail string    `json:"detail"`
+}
+
+// lender is another generation of the same model. What it has stored need not be embedded, nor cut if its chunker is the same, to be had here too.
+type lender struct {
+	generation string
+	chunker    string
 }
 
 // docTurn holds one document's place in line.
@@ -98,8 +105,8 @@ type cover struct {
 
 const (
 	taskOverhead    = 1 << 10 // bytes a task is charged beside its record
-	applyTasks      = 512     // most documents in one write
-	applyBytes      = 8 << 20 // about the most text in one write
+	applyTasks      = 256     // most documents in one write
+	applyBytes      = 1 << 20 // about the most text in one write
 	prepareTasks    = 16      // most documents a worker takes at once
 	checkpointEvery = time.Second
 )
@@ -350,17 +357,18 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 				return err
 			}
 		}
+		lent := p.borrow(ctx, keys, current)
 		for _, t := range batch {
 			if t.letter != nil {
 				g.Go(func() error { return p.bury(ctx, t) })
 				continue
 			}
-			stored := &current[0]
-			current = current[1:]
+			stored, other := &current[0], &lent.revisions[0]
+			current, lent.revisions = current[1:], lent.revisions[1:]
 			if err := p.gate.enter(ctx, p.live()); err != nil {
 				return err
 			}
-			missing := p.revise(t, stored)
+			missing := p.revise(t, stored, other, lent.chunker)
 			p.gate.leave()
 			if len(missing) > 0 {
 				g.Go(func() error { return p.embed(ctx, t, missing) })
@@ -373,8 +381,30 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 	}
 }
 
-// revise makes the task's revision, with every vector that the stored one can lend, and returns the inputs that have to be embedded.
-func (p *pipeline) revise(t *task, stored *vectordb.Revision) []missingInput {
+// borrowed is what a lender has stored of some documents.
+type borrowed struct {
+	revisions []vectordb.Revision
+	chunker   string
+}
+
+// borrow asks the lender for the documents, if some of them are new here: a replay finds most of what it needs there. A lender that fails lends nothing.
+func (p *pipeline) borrow(ctx context.Context, keys []string, current []vectordb.Revision) borrowed {
+	out := borrowed{revisions: make([]vectordb.Revision, len(keys))}
+	if !slices.ContainsFunc(current, func(r vectordb.Revision) bool { return r.Version == 0 }) {
+		return out
+	}
+	from := p.lender()
+	if from == nil {
+		return out
+	}
+	if revisions, err := p.store.Current(ctx, from.generation, keys); err == nil {
+		return borrowed{revisions: revisions, chunker: from.chunker}
+	}
+	return out
+}
+
+// revise makes the task's revision, with every vector that the stored one, or another generation's, can lend, and returns the inputs that have to be embedded.
+func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunker string) []missingInput {
 	if t.content != nil && t.content.Version <= stored.Version {
 		p.counts.stale.Add(1)
 		t.content = nil
@@ -421,15 +451,22 @@ func (p *pipeline) revise(t *task, stored *vectordb.Revision) []missingInput {
 			rev.Title = page.Title
 		}
 	}
-	if !stored.Deleted && stored.Version > 0 && stored.Text == rev.Text && stored.ContentType == rev.ContentType {
-		// The text is what it was, so its chunks are too: nothing to cut.
-		rev.Entries = stored.Entries
-		p.countReused(t)
-		return nil
+	for _, same := range []struct {
+		revision *vectordb.Revision
+		cut      bool
+	}{{stored, true}, {other, otherChunker == p.parts.Chunker.Name()}} {
+		if r := same.revision; same.cut && r.Version > 0 && !r.Deleted && r.Text == rev.Text && r.ContentType == rev.ContentType {
+			// The text is the same, so its chunks are too: nothing to cut.
+			rev.Entries = r.Entries
+			p.countReused(t)
+			return nil
+		}
 	}
-	lent := make(map[vectordb.Hash][]float32, len(stored.Entries))
-	for i := range stored.Entries {
-		lent[stored.Entries[i].Hash] = stored.Entries[i].Vector
+	lent := make(map[vectordb.Hash][]float32, len(stored.Entries)+len(other.Entries))
+	for _, entries := range [][]vectordb.Entry{other.Entries, stored.Entries} {
+		for i := range entries {
+			lent[entries[i].Hash] = entries[i].Vector
+		}
 	}
 	chunks := p.parts.Chunker.Split(splitAs, rev.Text)
 	rev.Entries = make([]vectordb.Entry, len(chunks))

@@ -590,7 +590,7 @@ func (b *bench) replay(ctx context.Context, s *server, all *figures) error {
 }
 
 func (b *bench) restart(ctx context.Context, s *server, all *figures) error {
-	if err := pause(ctx, 5*time.Second); err != nil {
+	if err := pause(ctx, 8*time.Second); err != nil {
 		return err
 	}
 	if runtime.GOOS == "linux" {
@@ -611,7 +611,7 @@ func (b *bench) restart(ctx context.Context, s *server, all *figures) error {
 	}
 	defer func() { _ = again.cmd.Process.Kill() }()
 	all.add("start to ready", "s", again.ready.Seconds())
-	if err := pause(ctx, 5*time.Second); err != nil {
+	if err := pause(ctx, 8*time.Second); err != nil {
 		return err
 	}
 	if runtime.GOOS == "linux" {
