@@ -685,7 +685,7 @@ func TestAReplayBorrowsWhatAnotherGenerationHas(t *testing.T) {
 		t.Errorf("the same recipe embedded %d inputs; progress %+v", len(asked), same.Progress)
 	}
 	// Under a larger budget the long document is cut elsewhere; the sections of the short one are the same chunks.
-	replay("larger", vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 60})
+	replay("larger", vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 200})
 	asked := b.model.asked()
 	if len(asked) == 0 || slices.ContainsFunc(asked, func(s string) bool { return strings.Contains(s, "short") }) {
 		t.Errorf("another budget embedded %q", asked)
