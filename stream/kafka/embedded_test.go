@@ -78,6 +78,7 @@ func incompressible(n int) string {
 }
 
 func TestLockedDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	openEmbedded(t, EmbeddedConfig{Dir: dir})
 	_, err := OpenEmbedded(EmbeddedConfig{Dir: dir})
@@ -87,6 +88,7 @@ func TestLockedDirectory(t *testing.T) {
 }
 
 func TestFormat(t *testing.T) {
+	t.Parallel()
 	marker := func(text string) string {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "format.json"), []byte(text), 0o644); err != nil {
@@ -320,6 +322,7 @@ func TestCrashInTransaction(t *testing.T) {
 
 // TestInterruptedCompaction: a crash at any step of a compaction leaves the old log or the new one.
 func TestInterruptedCompaction(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	origin := t.TempDir()
 	e := openEmbedded(t, EmbeddedConfig{Dir: origin})
@@ -367,6 +370,7 @@ func TestInterruptedCompaction(t *testing.T) {
 }
 
 func TestCompactAtStart(t *testing.T) {
+	t.Parallel()
 	dir, ctx := t.TempDir(), t.Context()
 	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
 	l := openLog(t, Config{Embedded: e})
@@ -406,6 +410,7 @@ func TestCompactAtStart(t *testing.T) {
 }
 
 func TestDeletedPrefix(t *testing.T) {
+	t.Parallel()
 	e := openEmbedded(t, EmbeddedConfig{})
 	l := openLog(t, Config{Embedded: e, Partitions: 1, SessionTimeout: time.Second, EndsEvery: 20 * time.Millisecond})
 	ctx := t.Context()
@@ -438,6 +443,7 @@ func TestDeletedPrefix(t *testing.T) {
 }
 
 func TestRecreatedTopic(t *testing.T) {
+	t.Parallel()
 	e := openEmbedded(t, EmbeddedConfig{})
 	l := openLog(t, Config{Embedded: e, EndsEvery: 20 * time.Millisecond})
 	ctx := t.Context()
@@ -470,6 +476,7 @@ func TestRecreatedTopic(t *testing.T) {
 }
 
 func TestForeignTopic(t *testing.T) {
+	t.Parallel()
 	e := openEmbedded(t, EmbeddedConfig{})
 	var out bytes.Buffer
 	cfg := Config{Embedded: e, Corpus: "orders.v1", ReadOnly: true, Logger: slog.New(slog.NewTextHandler(&out, nil))}
@@ -510,6 +517,7 @@ func TestForeignTopic(t *testing.T) {
 
 // TestCreatedTopics reads the settings back that keep documents from vanishing.
 func TestCreatedTopics(t *testing.T) {
+	t.Parallel()
 	e := openEmbedded(t, EmbeddedConfig{})
 	l := openLog(t, Config{Embedded: e})
 	configs, err := kadm.NewClient(l.client).DescribeTopicConfigs(t.Context(), l.topic, l.dlqTopic(), l.controlTopic())
@@ -537,6 +545,7 @@ func TestCreatedTopics(t *testing.T) {
 
 // TestPartitionOf holds the hash to values of Kafka's own tests.
 func TestPartitionOf(t *testing.T) {
+	t.Parallel()
 	for key, want := range map[string]int32{
 		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829,
 		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971, "abc": 479470107,
@@ -562,6 +571,7 @@ func (l lines) Handle(_ context.Context, r slog.Record) error {
 }
 
 func TestBrokerDownAtOpen(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 // Package kafka is the log on Kafka's protocol: on a cluster, or embedded in this process.
 //
 // [Open] opens one corpus' log. [OpenEmbedded] starts a single-node broker that keeps its records in a directory, for
-// machines without a cluster; the code that talks to it is the same. See docs/adr for why.
+// machines without a cluster; the code that talks to it is the same.
 package kafka
 
 import (
