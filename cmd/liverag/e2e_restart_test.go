@@ -1,0 +1,283 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestARestartEmbedsNothingAndAnswersTheSame(t *testing.T) {
+	data := t.TempDir()
+	p := startProgram(t, data)
+	for i := range 40 {
+		p.putAs(fmt.Sprintf("doc/%d", i), map[string]any{"text": prose(fmt.Sprintf("subject%d", i), 8), "content_type": "text/markdown", "title": fmt.Sprint("T", i), "metadata": map[string]any{"n": i}})
+	}
+	for i := range 10 {
+		p.remove(fmt.Sprintf("doc/%d", 4*i))
+	}
+	p.put("doc/1", "The first one was rewritten.")
+	p.replay("small", map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": 30}})
+	p.must(nil, "POST", "/generations/small/promote", nil)
+	p.replay("other", map[string]any{"embedder": map[string]any{"model": "hash/64"}})
+	p.must(nil, "POST", "/generations/other/pause", nil)
+
+	questions := []string{"subject7", "rewritten", "Paragraph 3 speaks of subject21", "subject4 that was deleted", "worth cutting"}
+	answers := func(p *program) (out [][]string) {
+		for _, q := range questions {
+			f := p.ask(q, map[string]any{"k": 20})
+			hits := []string{f.Generation.Name}
+			for _, h := range f.Hits {
+				hits = append(hits, fmt.Sprintf("%s v%d %.6f %s %v", h.ID, h.Version, h.Score, h.Title, h.Metadata))
+			}
+			out = append(out, hits)
+		}
+		return out
+	}
+	type generationState struct{ alias, state, recipe string }
+	states := func(p *program) map[string]generationState {
+		out := map[string]generationState{}
+		for _, g := range p.generations() {
+			out[g.Name] = generationState{fmt.Sprint(g.Alias), g.State, fmt.Sprint(g.Recipe)}
+		}
+		return out
+	}
+	before, generations := answers(p), states(p)
+	if took := p.stop(); took > 5*time.Second {
+		t.Errorf("an idle program took %s to stop", took)
+	}
+
+	p = startProgram(t, data)
+	t.Logf("the second start served after %s", p.readyAfter)
+	if after := answers(p); !slices.EqualFunc(before, after, slices.Equal) {
+		t.Errorf("the answers differ:\nbefore %v\nafter  %v", before, after)
+	}
+	until(t, "every generation as it was", func() bool { return maps.Equal(states(p), generations) })
+	p.applied()
+	if n := p.metric("liverag_chunks_embedded_total"); n != 0 {
+		t.Errorf("the second start embedded %v chunks", n)
+	}
+	if f := p.ask("subject7", nil); f.Generation.Name != "small" || f.Generation.Alias != "live" {
+		t.Errorf("live is %+v", f.Generation)
+	}
+	// The promote of before the restart can still be taken back, and what was paused goes on.
+	p.must(nil, "POST", "/generations/other/resume", nil)
+	p.put("doc/new", "Written after the restart.")
+	var back generation
+	p.must(&back, "POST", "/rollback", nil)
+	if back.Name == "small" {
+		t.Error("the rollback went nowhere")
+	}
+	if f := p.ask("written after the restart", map[string]any{"max_staleness": "0s"}); len(f.Hits) == 0 || f.Hits[0].Document != "doc/new" {
+		t.Errorf("after the rollback: %q", f.documents())
+	}
+}
+
+// ledger is what a client knows of its documents: the states acknowledged, in the order they were sent.
+type ledger struct {
+	mu sync.Mutex
+	// sent and acknowledged are, for each document, the number of its last change that was sent, and that was acknowledged. Even numbers
+	// are of deletions.
+	sent, acknowledged map[string]int
+}
+
+func stateText(id string, n int) string {
+	return fmt.Sprintf("State %d of %s.\n\n%s", n, id, prose(fmt.Sprintf("word%d", n), 1+n%5))
+}
+
+// write changes a document for the nth time and notes what became of it.
+func (l *ledger) write(p *program, id string, n int, wait bool) error {
+	l.mu.Lock()
+	l.sent[id] = n
+	l.mu.Unlock()
+	path := documentPath(id)
+	if wait {
+		path += "?wait=10s"
+	}
+	var got answered
+	var err error
+	if n%6 == 0 {
+		got, err = p.call("DELETE", path, nil)
+	} else {
+		got, err = p.call("PUT", path, map[string]any{"text": stateText(id, n), "metadata": map[string]any{"n": n}})
+	}
+	switch {
+	case err != nil:
+		return err
+	case got.status == http.StatusServiceUnavailable || got.status >= 500:
+		return fmt.Errorf("%d %s", got.status, got.body)
+	case got.status != http.StatusOK && got.status != http.StatusAccepted:
+		return fmt.Errorf("%w: %d %s", errRefused, got.status, got.body)
+	}
+	l.mu.Lock()
+	l.acknowledged[id] = n
+	l.mu.Unlock()
+	return nil
+}
+
+var errRefused = errors.New("refused")
+
+// check holds the program to the ledger: every document is in its latest acknowledged state, or in one that was sent after it.
+func (l *ledger) check(t *testing.T, p *program) {
+	t.Helper()
+	p.applied()
+	for id, last := range l.sent {
+		acknowledged := l.acknowledged[id]
+		doc, ok := p.get(id)
+		var possible []string
+		fits := false
+		for n := acknowledged; n <= last; n++ {
+			if n == 0 || n%6 == 0 {
+				fits = fits || !ok
+				possible = append(possible, "absent")
+				continue
+			}
+			fits = fits || ok && doc.Text == stateText(id, n)
+			possible = append(possible, fmt.Sprint("state ", n))
+		}
+		if !fits {
+			t.Errorf("%s: acknowledged %d, sent %d: it is %v %.60q, may be %q", id, acknowledged, last, ok, doc.Text, possible)
+		}
+		f := p.ask("State of "+id, map[string]any{"k": 50, "filter": map[string]any{"@id": id}})
+		if ok && len(f.Hits) == 0 || !ok && len(f.Hits) > 0 {
+			t.Errorf("%s: it can be read: %v; it is found: %d hits", id, ok, len(f.Hits))
+		}
+		for _, h := range f.Hits {
+			if h.Version != doc.Version || h.Text != doc.Text[h.Start:h.End] {
+				t.Errorf("%s: a hit of version %d, where the document has %d: %q", id, h.Version, doc.Version, h.Text)
+			}
+		}
+	}
+}
+
+// hammer writes with several clients until the program dies. What is sent again after an error is the same state or a newer one, as a
+// client does that does not know.
+func (l *ledger) hammer(p *program, clients, documents int, stop <-chan struct{}) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				case <-p.exited:
+					return
+				default:
+				}
+				id := fmt.Sprintf("client %d/document %d", c, rand.IntN(documents))
+				l.mu.Lock()
+				n := l.sent[id] + 1
+				l.mu.Unlock()
+				if err := l.write(p, id, n, i%2 == 0); errors.Is(err, errRefused) {
+					p.t.Errorf("%s: %v", id, err)
+					return
+				}
+			}
+		})
+	}
+	return &wg
+}
+
+func newLedger() *ledger { return &ledger{sent: map[string]int{}, acknowledged: map[string]int{}} }
+
+func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
+	kills := scaled(t, "LIVERAG_E2E_KILLS", 5)
+	data := t.TempDir()
+	l := newLedger()
+	var slowest time.Duration
+	for kill := range kills {
+		p := startProgram(t, data)
+		slowest = max(slowest, p.readyAfter)
+		l.check(t, p)
+		if t.Failed() {
+			t.Fatalf("after kill %d", kill)
+		}
+		stop := make(chan struct{})
+		wg := l.hammer(p, 4, 12, stop)
+		acknowledged := func() (n int) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for _, v := range l.acknowledged {
+				n += v
+			}
+			return n
+		}
+		// The kill falls on no particular place: after a random number of changes.
+		goal := acknowledged() + 20 + rand.IntN(200)
+		if kill%2 == 1 { // while another generation is being built and promoted
+			name := fmt.Sprintf("g%d", kill)
+			_, _ = p.call("POST", "/generations", map[string]any{"name": name, "recipe": map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": 20 + kill}}})
+			goal -= rand.IntN(20)
+			_, _ = p.call("POST", "/generations/"+name+"/promote", nil)
+		}
+		until(t, "so many changes", func() bool { return acknowledged() >= goal })
+		p.kill()
+		close(stop)
+		wg.Wait()
+	}
+	p := startProgram(t, data)
+	slowest = max(slowest, p.readyAfter)
+	l.check(t, p)
+	live := p.live()
+	p.replay("again", map[string]any{"chunker": map[string]any{"strategy": "token", "tokens": 50}})
+	for _, g := range p.generations() {
+		if g.Progress.Documents != live.Progress.Documents {
+			t.Errorf("generation %s has %d documents, live has %d", g.Name, g.Progress.Documents, live.Progress.Documents)
+		}
+	}
+	t.Logf("%d kills; the slowest start served after %s", kills, slowest)
+}
+
+func TestStoppingUnderLoadLosesNothing(t *testing.T) {
+	data := t.TempDir()
+	l := newLedger()
+	p := startProgram(t, data)
+	stop := make(chan struct{})
+	wg := l.hammer(p, 8, 10, stop)
+	var queries atomic.Int64
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-p.exited:
+					return
+				default:
+				}
+				got, err := p.call("GET", "/retrieve?q=state+of+client", nil)
+				if err == nil && got.status != http.StatusOK && got.status != http.StatusServiceUnavailable {
+					t.Errorf("a query answers %d %s", got.status, got.body)
+				}
+				if err == nil && got.status == http.StatusOK {
+					queries.Add(1)
+				}
+			}
+		})
+	}
+	// Streams have no end of their own: they must not hold up the stop.
+	for _, path := range []string{"/freshness/stream", "/changes/stream"} {
+		resp, err := http.Get(p.base + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+	}
+	until(t, "under load", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.acknowledged) == 80 && queries.Load() > 100
+	})
+	if took := p.stop(); took > 5*time.Second {
+		t.Errorf("it took %s to stop under load, want less than 5s", took)
+	} else {
+		t.Logf("stopped after %s", took)
+	}
+	close(stop)
+	wg.Wait()
+	l.check(t, startProgram(t, data))
+}
