@@ -296,3 +296,65 @@ again:
 	}
 	return to
 }
+
+// An edit writes only the vectors that are new into the log; the others are found again in the document's older row, wherever that is by then.
+func TestEditsReferToOlderVectors(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{NoSync: true, SegmentEntries: 60}
+	s, m := open(t, dir, o), model(t)
+	create(t, s)
+	g := s.generations["g"].g
+	rev := revision("doc", 1, 20, dim)
+	write := func() (logged int64) {
+		t.Helper()
+		before := g.active.log.size
+		w := vectordb.Write{Revisions: []vectordb.Revision{rev}, Checkpoint: map[int32]int64{0: rev.Version}}
+		apply(t, s, w)
+		if err := m.Apply(t.Context(), "g", w); err != nil {
+			t.Fatal(err)
+		}
+		return g.active.log.size - before
+	}
+	whole := write()
+	r := rand.New(rand.NewPCG(1, 5))
+	for version := int64(2); version < 12; version++ {
+		rev.Version = version
+		rev.Entries = slices.Clone(rev.Entries)
+		e := &rev.Entries[r.IntN(len(rev.Entries))]
+		e.Vector = unit(r, dim)
+		e.Hash[0], e.Hash[1] = byte(version), 77
+		if logged := write(); logged > 0 && logged > whole-15*4*dim {
+			t.Errorf("version %d put %d bytes into the log, the whole document %d", version, logged, whole)
+		}
+		copied := open(t, copyDir(t, dir), o)
+		same(t, copied, m)
+		settle(t, copied.generations["g"].g)
+		same(t, copied, m)
+	}
+	same(t, s, m)
+}
+
+// Which of many equal chunks are found must not depend on where they are stored.
+func TestManyTies(t *testing.T) {
+	s := open(t, t.TempDir(), Options{NoSync: true, SegmentEntries: 50})
+	create(t, s)
+	const n = 400
+	vector := unit(rand.New(rand.NewPCG(1, 6)), dim)
+	for _, i := range rand.New(rand.NewPCG(1, 7)).Perm(n) {
+		apply(t, s, vectordb.Write{Revisions: []vectordb.Revision{{Key: fmt.Sprintf("doc%03d", i), Version: 1, Text: "refund", Entries: []vectordb.Entry{{End: 6, Vector: vector}}}}})
+	}
+	for _, q := range []vectordb.Query{{Vector: vector, Depth: 5}, {Text: "refund", Depth: 5}} {
+		hits, err := s.Search(t.Context(), "g", q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, h := range hits {
+			if want := fmt.Sprintf("doc%03d", i); h.Key != want {
+				t.Errorf("hit %d is %s, want %s", i, h.Key, want)
+			}
+		}
+		if len(hits) != 5 {
+			t.Errorf("%d hits", len(hits))
+		}
+	}
+}
