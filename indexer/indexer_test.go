@@ -109,12 +109,17 @@ func newBed(t *testing.T) *bed {
 	t.Cleanup(func() { log.Close() })
 	b := &bed{t: t, log: log, store: &store{Memory: vectordb.NewMemory()}, model: &model{Hash: embedder.NewHash(32)}}
 	b.start(Config{})
-	t.Cleanup(func() { b.stop() })
 	return b
 }
 
 // start runs an indexer on the bed's log and store; fields of c that are set are kept.
 func (b *bed) start(c Config) {
+	b.t.Helper()
+	b.indexer, b.stop = b.another(c)
+}
+
+// another runs one more indexer, as another process would.
+func (b *bed) another(c Config) (*Indexer, func()) {
 	b.t.Helper()
 	c.Log, c.DeadLetters, c.Register, c.Store = b.log, b.log, b.log.Control(), b.store
 	c.Recipe = vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40}, Embedder: vectordb.EmbedderRecipe{Model: "hash/32"}}
@@ -123,18 +128,21 @@ func (b *bed) start(c Config) {
 		return Parts{Recipe: r, Chunker: cut, Embedder: b.model}, err
 	}
 	c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
-	b.indexer = New(c)
+	x := New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.indexer.Run(ctx) }()
-	b.stop = func() {
+	go func() { done <- x.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			b.t.Errorf("indexer: %v", err)
 		}
-		b.stop = func() {}
+	})
+	b.t.Cleanup(stop)
+	if !c.Shared {
+		b.eventually("ready", func() bool { return x.Ready() == nil })
 	}
-	b.eventually("ready", func() bool { return b.indexer.Ready() == nil })
+	return x, stop
 }
 
 // eventually looks until something holds. What it waits for is other goroutines on a real clock, so it has to look.
@@ -691,4 +699,49 @@ func TestAReplayBorrowsWhatAnotherGenerationHas(t *testing.T) {
 		t.Errorf("another budget embedded %q", asked)
 	}
 	b.compare(map[string]string{"a": sections(10), "b": short}, "same")
+}
+
+// TestProcessesShareAStore has two indexers of one consumer group write one store, and one of them replaced in the middle.
+func TestProcessesShareAStore(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	first, stopFirst := b.another(Config{Shared: true})
+	b.eventually("alone", func() bool { return first.Ready() == nil })
+	_, stopSecond := b.another(Config{Shared: true})
+	want := map[string]string{}
+	rng := rand.New(rand.NewPCG(3, 3))
+	write := func() {
+		for range 60 {
+			id := fmt.Sprint("doc", rng.IntN(15))
+			if rng.IntN(5) == 0 {
+				delete(want, id)
+				b.append(remove(id))
+				continue
+			}
+			want[id] = sections(1+rng.IntN(3)) + fmt.Sprint(rng.Int())
+			b.append(upsert(id, want[id]))
+		}
+	}
+	write()
+	stopFirst()
+	write()
+	third, _ := b.another(Config{Shared: true})
+	write()
+	stopSecond()
+	b.eventually("alone again", func() bool { return third.Ready() == nil && len(third.live.Load().progress.snapshot()) == 3 })
+	b.indexer = third
+	ends, err := b.log.Ends(b.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last []stream.Position
+	for _, end := range ends {
+		if end.Offset > 0 {
+			last = append(last, stream.Position{Partition: end.Partition, Offset: end.Offset - 1})
+		}
+	}
+	if err := third.WaitApplied(b.ctx(), Live, last); err != nil {
+		t.Fatal(err)
+	}
+	b.compare(want)
 }

@@ -172,9 +172,6 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 		if err != nil {
 			return fmt.Errorf("read log: %w", err)
 		}
-		for _, at := range batch.Assigned {
-			p.own(at)
-		}
 		if len(batch.Lost) > 0 || len(batch.Revoked) > 0 {
 			p.disown(slices.Concat(batch.Lost, batch.Revoked))
 			if len(batch.Revoked) > 0 && p.group != "" {
@@ -183,6 +180,10 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			for _, id := range slices.Concat(batch.Lost, batch.Revoked) {
 				p.progress.forget(id)
 			}
+		}
+		// A partition that was lost may have come back in the same moment.
+		for _, at := range batch.Assigned {
+			p.own(at)
 		}
 		for i := range batch.Changes {
 			p.enqueue(&batch.Changes[i])
