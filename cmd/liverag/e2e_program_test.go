@@ -42,6 +42,7 @@ type program struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	base string
+	data string
 	// readyAfter is how long it took from its start until it served.
 	readyAfter time.Duration
 	out        *lockedBuffer
@@ -74,7 +75,7 @@ func liverag(t testing.TB, args ...string) *exec.Cmd {
 // launch starts `liverag up` on a data directory and does not wait.
 func launch(t testing.TB, data string, args ...string) *program {
 	t.Helper()
-	p := &program{t: t, out: &lockedBuffer{}, err: &lockedBuffer{}, exited: make(chan struct{})}
+	p := &program{t: t, data: data, out: &lockedBuffer{}, err: &lockedBuffer{}, exited: make(chan struct{})}
 	p.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience}
 	all := []string{"up", "--json", "--data", data, "--listen", "127.0.0.1:0"}
 	p.cmd = liverag(t, append(all, args...)...)
