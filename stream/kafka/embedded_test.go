@@ -597,6 +597,34 @@ func TestBrokerDownAtOpen(t *testing.T) {
 	}
 }
 
+func TestABrokerThatComesUpAfterUs(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	log := lines{slog.DiscardHandler, make(chan string, 100)}
+	opened := make(chan error, 1)
+	go func() {
+		l, err := Open(t.Context(), Config{Brokers: []string{address}, ReplicationFactor: 1, Timeout: 20 * time.Second, Logger: slog.New(enabled{log})})
+		if err == nil {
+			l.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case <-log.counts: // it has found that nobody is there
+	case err := <-opened:
+		t.Fatalf("it gave up: %v", err)
+	}
+	openEmbedded(t, EmbeddedConfig{Dir: t.TempDir(), Listen: address})
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBrokerGoneAndBack(t *testing.T) {
 	t.Parallel()
 	dir, ctx := t.TempDir(), t.Context()

@@ -130,6 +130,12 @@ func isTransport(err error) bool {
 	return strings.Contains(err.Error(), "unable to dial") || strings.Contains(err.Error(), "broker closed")
 }
 
+// undialled tells whether there was no connection at all.
+func undialled(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 func (l *Log) dlqTopic() string     { return l.topic + ".dlq" }
 func (l *Log) controlTopic() string { return l.topic + ".control" }
 
@@ -137,6 +143,14 @@ func (l *Log) controlTopic() string { return l.topic + ".control" }
 func (l *Log) prepare(ctx context.Context) error {
 	admin := kadm.NewClient(l.client)
 	topics, err := admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic())
+	for err != nil && undialled(err) { // the client gives up at once where nobody listens, as while a broker that was started with us comes up
+		select {
+		case <-time.After(100 * time.Millisecond):
+			topics, err = admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic())
+		case <-ctx.Done():
+			return l.unavailable("open log", err)
+		}
+	}
 	if err != nil {
 		return l.unavailable("open log", err)
 	}
