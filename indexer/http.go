@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/liverag/liverag/internal/problem"
+	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -244,6 +245,10 @@ func asProblem(err error) error {
 		if errors.Is(err, known.err) {
 			return problem.New(known.status, known.code, "%v", err)
 		}
+	}
+	if errors.Is(err, stream.ErrUnavailable) {
+		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "log_unavailable", RetryAfter: 2 * time.Second, Err: err,
+			Detail: "the log can't be reached now; answers go on from what is indexed, try this again"}
 	}
 	return err
 }

@@ -229,6 +229,11 @@ func TestABrokerThatGoesAndComesBack(t *testing.T) {
 	if got, err := p.call("GET", "/healthz", nil); err != nil || got.status != http.StatusOK {
 		t.Errorf("/healthz without the broker: %d, %v", got.status, err)
 	}
+	for method, path := range map[string]string{"GET": "/freshness", "POST": "/generations"} {
+		if got, err := p.call(method, path, `{}`); err != nil || got.status != http.StatusServiceUnavailable || got.code() != "log_unavailable" || got.header.Get("Retry-After") == "" {
+			t.Errorf("%s %s without the broker answers %d %s %v", method, path, got.status, got.body, err)
+		}
+	}
 	b.start()
 	if got := <-waiting; got.status != http.StatusOK {
 		t.Errorf("the write that waited for the broker answers %d %s", got.status, got.body)

@@ -106,7 +106,7 @@ func (l *Log) unavailable(what string, err error) error {
 		if l.cfg.TLS.Enable {
 			hint = " Does it speak TLS there, as kafka.tls says?"
 		}
-		return fmt.Errorf("%s: %w: no answer from %s within %s (%w): is the broker running, and is kafka.brokers right?%s", what, stream.ErrUnavailable, brokers, l.cfg.Timeout, cause, hint)
+		return fmt.Errorf("%s: %w: no answer from %s (%w): is the broker running, and is kafka.brokers right?%s", what, stream.ErrUnavailable, brokers, cause, hint)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
