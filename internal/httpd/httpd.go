@@ -218,7 +218,7 @@ func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 
 		level := slog.LevelDebug
-		if w.Status >= 500 {
+		if w.Status >= 500 && classOf(r.Method, c.Path()) != probes { // a probe that says no is an answer like any other
 			level = slog.LevelWarn
 		}
 		if log := s.config.Logger; log.Enabled(r.Context(), level) {

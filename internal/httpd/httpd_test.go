@@ -93,7 +93,11 @@ func TestEveryRequest(t *testing.T) {
 		}
 	}
 
+	log.Reset()
 	refused(t, ask(s, "GET", "/readyz", ""), 503, "not_ready")
+	if log.Len() > 0 {
+		t.Errorf("asking whether it is ready warns: %s", &log)
+	}
 	if w := ask(s, "GET", "/readyz", ""); !strings.Contains(w.Body.String(), "no generation answers; the log is away") || w.Header().Get("Retry-After") == "" {
 		t.Errorf("got %s", w.Body)
 	}

@@ -33,7 +33,7 @@ func Listen(addr string, o ListenOptions) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %q: %q is no port number", addr, port)
 	}
 	if !o.Insecure && !onlyLoopback(host) {
-		return nil, fmt.Errorf("%w: %s can be reached from other machines, by anybody; listen on 127.0.0.1:%s, or allow it with --insecure-listen", ErrInsecure, addr, port)
+		return nil, fmt.Errorf("%w: %s can be reached from other machines, by anybody; listen on 127.0.0.1:%s, or allow it with --insecure_listen", ErrInsecure, addr, port)
 	}
 	for n := first; ; n++ {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(n, 10)))
