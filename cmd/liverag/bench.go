@@ -332,8 +332,9 @@ func (b *bench) edit(ctx context.Context, s *server, all *figures) error {
 	var times []time.Duration
 	for n := range b.edits {
 		i := rng.IntN(b.documents)
-		word := fmt.Sprintf("edit%dof%s", n, strconv.FormatUint(rng.Uint64(), 36))
-		b.texts[i] = withWord(b.texts[i], n, word)
+		old := b.texts[i]
+		b.texts[i] = demo.EditParagraph(old, n)
+		said := difference(old, b.texts[i])
 		begin := time.Now()
 		var put struct {
 			Searchable bool `json:"searchable"`
@@ -342,7 +343,7 @@ func (b *bench) edit(ctx context.Context, s *server, all *figures) error {
 		if err := s.client.do(ctx, "PUT", "/documents/"+benchID(i)+"?wait=10s", doc, &put, options{}); err != nil {
 			return err
 		}
-		found, err := b.find(ctx, s, word, benchID(i))
+		found, err := b.find(ctx, s, said, i)
 		times = append(times, time.Since(begin))
 		switch {
 		case err != nil:
@@ -362,32 +363,29 @@ func (b *bench) edit(ctx context.Context, s *server, all *figures) error {
 	return nil
 }
 
-// withWord puts a word that stands nowhere else at the end of one paragraph of prose, the nth from the top, counted round.
-func withWord(text string, n int, word string) string {
-	paragraphs := strings.Split(text, "\n\n")
-	var prose []int
-	for i, p := range paragraphs {
-		if p != "" && p[0] >= 'A' && p[0] <= 'Z' {
-			prose = append(prose, i)
-		}
+// difference is what the new text says and the old one did not.
+func difference(old, new string) string {
+	start, end := 0, 0
+	for start < min(len(old), len(new)) && old[start] == new[start] {
+		start++
 	}
-	if len(prose) == 0 {
-		return text + "\n\n" + word + "."
+	for end < min(len(old), len(new))-start && old[len(old)-1-end] == new[len(new)-1-end] {
+		end++
 	}
-	i := prose[n%len(prose)]
-	paragraphs[i] += " " + word + "."
-	return strings.Join(paragraphs, "\n\n")
+	return new[start : len(new)-end]
 }
 
-func (b *bench) find(ctx context.Context, s *server, query, id string) (bool, error) {
+// find asks a document for words, and looks for a run of them in the hits.
+func (b *bench) find(ctx context.Context, s *server, words string, i int) (bool, error) {
 	var out struct {
 		Hits []struct {
-			Document string `json:"document"`
+			Text string `json:"text"`
 		} `json:"hits"`
 	}
-	err := s.client.do(ctx, "POST", "/retrieve", map[string]any{"query": query, "mode": "lexical"}, &out, options{})
+	err := s.client.do(ctx, "POST", "/retrieve", map[string]any{"query": words, "mode": "lexical", "filter": map[string]any{"n": i}}, &out, options{})
+	run := words[:min(len(words), 30)]
 	for _, hit := range out.Hits {
-		if hit.Document == id {
+		if strings.Contains(hit.Text, run) {
 			return true, err
 		}
 	}
@@ -590,7 +588,7 @@ func (b *bench) replay(ctx context.Context, s *server, all *figures) error {
 }
 
 func (b *bench) restart(ctx context.Context, s *server, all *figures) error {
-	if err := pause(ctx, 8*time.Second); err != nil {
+	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	if runtime.GOOS == "linux" {
@@ -611,7 +609,7 @@ func (b *bench) restart(ctx context.Context, s *server, all *figures) error {
 	}
 	defer func() { _ = again.cmd.Process.Kill() }()
 	all.add("start to ready", "s", again.ready.Seconds())
-	if err := pause(ctx, 8*time.Second); err != nil {
+	if err := pause(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	if runtime.GOOS == "linux" {

@@ -174,23 +174,23 @@ func announce(data, base string) (forget func(), err error) {
 	return func() { _ = os.Remove(path) }, nil
 }
 
-// giveBack returns memory to the system once a burst of work is over: what indexing took is not needed for serving.
+// giveBack returns memory to the system once a burst of work is over, and again when the store has tidied up after it: what indexing took is not needed for serving.
 func giveBack(ctx context.Context, s *system) error {
-	tick := time.NewTicker(2 * time.Second)
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var last, given int64
-	for {
+	var last int64
+	for quiet := 0; ; quiet++ {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
-		work := s.indexer.Work()
-		if work == last && work != given {
-			debug.FreeOSMemory()
-			given = work
+		if work := s.indexer.Work(); work != last {
+			last, quiet = work, 0
 		}
-		last = work
+		if quiet == 2 || quiet == 8 {
+			debug.FreeOSMemory()
+		}
 	}
 }
 

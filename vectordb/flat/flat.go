@@ -37,6 +37,8 @@ type Options struct {
 	SegmentEntries int
 	// SegmentBytes is at how much memory it does. Default 24 MiB.
 	SegmentBytes int
+	// SealIdle is how long a memtable that is an eighth full may go without a write until it becomes a segment. Default 3s.
+	SealIdle time.Duration
 	// TombstoneRetention is how long a delete is remembered, so that an older version that arrives late stays away. Default 7 days.
 	TombstoneRetention time.Duration
 	// NoSync leaves fsync of the log out, for tests. Default false.
@@ -62,6 +64,9 @@ func (o Options) withDefaults() *Options {
 	}
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = 24 << 20
+	}
+	if o.SealIdle <= 0 {
+		o.SealIdle = 3 * time.Second
 	}
 	if o.TombstoneRetention <= 0 {
 		o.TombstoneRetention = 7 * 24 * time.Hour

@@ -10,13 +10,19 @@ import (
 	"time"
 )
 
-// sealLoop writes frozen memtables as segments.
+// sealLoop writes frozen memtables as segments, and freezes one that nobody has written to for a while: in a segment it takes no memory of its own,
+// and is quick to open again.
 func (g *generation) sealLoop() {
+	idle := time.NewTicker(g.options.SealIdle)
+	defer idle.Stop()
+	var last uint64
 	for {
 		select {
 		case <-g.ctx.Done():
 			return
 		case <-g.sealWanted:
+		case <-idle.C:
+			last = g.freezeIdle(last)
 		}
 		for g.ctx.Err() == nil && g.frozen() > 0 {
 			if err := g.seal(g.ctx); err != nil && g.ctx.Err() == nil {
@@ -26,6 +32,19 @@ func (g *generation) sealLoop() {
 		}
 		wake(g.mergeWanted)
 	}
+}
+
+// freezeIdle begins another memtable if nothing was written since write last and there is enough for a segment to be worth it. It returns the last write.
+func (g *generation) freezeIdle(last uint64) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.seq == last && g.ended == nil && g.failed.Load() == nil && len(g.active.entries) >= g.options.SegmentEntries/8 {
+		g.frame = nil
+		if err := g.rotate(); err != nil {
+			g.options.Logger.Warn("can't begin a new log", "generation", g.about.Name, "error", err)
+		}
+	}
+	return g.seq
 }
 
 // pause waits after a failure, of a full disk for instance.
