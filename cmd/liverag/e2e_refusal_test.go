@@ -232,6 +232,24 @@ func TestAddressesThatAreTaken(t *testing.T) {
 	}
 }
 
+// TestARecipeThatCantBe: it is told before anything is said to be running, and once.
+func TestARecipeThatCantBe(t *testing.T) {
+	for _, test := range [][]string{
+		{`chunker\.tokens: 5 is too few`, "--tokens", "5"},
+		{`embedder\.model: "foo/bar": unknown provider`, "--embedder", "foo/bar"},
+		{`hash wants a dimension`, "--embedder", "hash/99999"},
+	} {
+		r := fails(t, 1, test[:1], append([]string{"up", "--data", t.TempDir(), "--listen", "127.0.0.1:0"}, test[1:]...)...)
+		if r.out != "" || len(regexp.MustCompile(test[0]).FindAllString(r.err, -1)) != 1 {
+			t.Errorf("up %q prints %q, and on standard error %q", test[1:], r.out, r.err)
+		}
+	}
+}
+
+func TestATextTakenForAFile(t *testing.T) {
+	fails(t, 1, []string{"no such file", "--text"}, "put", "notes/a", "what is this", "--data", t.TempDir())
+}
+
 func TestABrokerThatIsDown(t *testing.T) {
 	r := fails(t, 1, []string{`127\.0\.0\.1:1\b`, "--kafka|kafka.brokers"}, "up", "--kafka", "127.0.0.1:1", "--data", t.TempDir(), "--listen", "127.0.0.1:0")
 	t.Logf("after %s: %s", r.took.Round(time.Millisecond), r.err)

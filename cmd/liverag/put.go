@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -105,6 +106,9 @@ func putText(c *call, p putFlags) (text, name string, err error) {
 		return string(all), "", nil
 	}
 	all, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", withHint(fmt.Errorf("read the text: %w", err), "the text itself goes behind --text, or into standard input with -")
+	}
 	if err != nil {
 		return "", "", fmt.Errorf("read the text: %w", err)
 	}

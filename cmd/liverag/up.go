@@ -100,7 +100,7 @@ func (u *up) run(ctx context.Context, c *call) error {
 	g.Go(func() error {
 		select {
 		case err := <-indexed:
-			indexed <- err
+			indexed <- nil // it has ended, and what it says is said here
 			if err == nil {
 				err = errors.New("the indexer stopped")
 			}

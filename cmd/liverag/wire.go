@@ -72,6 +72,9 @@ func open(ctx context.Context, cfg *Config, logger *slog.Logger) (_ *system, err
 		}
 		s.closers = append([]io.Closer{s.models.cache}, s.closers...)
 	}
+	if _, err := s.models.build(cfg.recipe()); err != nil { // before anybody is told that it runs
+		return nil, fmt.Errorf("recipe: %w", err)
+	}
 	s.indexer = indexer.New(indexer.Config{
 		Log: s.log, DeadLetters: s.log, Register: s.log.Control(), Store: s.store,
 		Build: s.models.build, Recipe: cfg.recipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
