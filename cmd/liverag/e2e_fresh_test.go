@@ -8,6 +8,7 @@ import (
 )
 
 func TestReadYourOwnWrites(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	// Each write is in the answer that asks for it by its token, although nobody waited for the write itself.
 	var tokens []string
@@ -88,6 +89,7 @@ func (f *fresh) sum() (end, applied, lag int64) {
 }
 
 func TestFreshnessCoversWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	var f fresh
 	p.must(&f, "GET", "/freshness", nil)
@@ -121,6 +123,7 @@ func TestFreshnessCoversWhatWasAcknowledged(t *testing.T) {
 }
 
 func TestAWriteThatWaitsInVainIsKept(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	// No time to wait: it may be in time or not, but it says which, and nothing is lost.
 	for i := range 20 {

@@ -48,6 +48,7 @@ func checkSpans(t *testing.T, p *program, f found) {
 }
 
 func TestTheMainJob(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 
 	files := t.TempDir()
@@ -116,6 +117,7 @@ func unique(list []string) []string {
 }
 
 func TestOddIDs(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	ids := []string{
 		"a/b/c", "/leading", "trailing/", "a//b", "with space", " ", "tab-free", "ümläut/ß", "日本語", "🦊/🐻‍❄️", "100%", "%2F", "a+b", "?q=1&x#frag", "..", ".", "../../etc/passwd",
@@ -152,6 +154,7 @@ func TestOddIDs(t *testing.T) {
 }
 
 func TestImports(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	folder := t.TempDir()
 	write(t, folder, "notes.txt", []byte("Plain notes on otters.\n"))

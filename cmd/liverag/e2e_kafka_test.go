@@ -103,6 +103,7 @@ func header(r *kgo.Record, key string) string {
 }
 
 func TestPoisonOnTheTopicGoesToTheDeadLetters(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	p := startProgram(t, t.TempDir(), b.args()...)
 	p.put("before", "Written before the poison.")
@@ -174,6 +175,7 @@ func TestPoisonOnTheTopicGoesToTheDeadLetters(t *testing.T) {
 
 // TestTheBatchesOfAForeignProducer: whatever comes in one batch, the last word on a key holds.
 func TestTheBatchesOfAForeignProducer(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	p := startProgram(t, t.TempDir(), b.args()...)
 	record := func(key, text string) *kgo.Record {
@@ -208,6 +210,7 @@ func TestTheBatchesOfAForeignProducer(t *testing.T) {
 
 // TestABrokerThatGoesAndComesBack: the program goes on answering, tells, keeps writes waiting, and recovers by itself.
 func TestABrokerThatGoesAndComesBack(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	p := startProgram(t, t.TempDir(), b.args()...)
 	p.put("a", "Known before the broker went.")
@@ -248,6 +251,7 @@ func TestABrokerThatGoesAndComesBack(t *testing.T) {
 
 // TestTokensOfAnotherLog: a token means nothing to a log that did not make it.
 func TestTokensOfAnotherLog(t *testing.T) {
+	t.Parallel()
 	b := startBroker(t)
 	p := startProgram(t, t.TempDir(), b.args("--corpus", "one")...)
 	other := startProgram(t, t.TempDir(), b.args("--corpus", "two")...)
@@ -267,6 +271,7 @@ func TestTokensOfAnotherLog(t *testing.T) {
 
 // TestRealKafka runs the main job on the cluster that LIVERAG_TEST_KAFKA names.
 func TestRealKafka(t *testing.T) {
+	t.Parallel()
 	brokers := os.Getenv("LIVERAG_TEST_KAFKA")
 	if brokers == "" {
 		t.Skip("set LIVERAG_TEST_KAFKA to HOST:PORT,… to run it on a real Kafka")

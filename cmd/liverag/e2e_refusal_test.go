@@ -14,6 +14,7 @@ import (
 )
 
 func TestBadInputIsRefusedByName(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir(), "--documents.max_bytes", "64KiB")
 	p.put("good", "The good document stays what it is.")
 	long := strings.Repeat("x", 64<<10)
@@ -113,6 +114,7 @@ func TestBadInputIsRefusedByName(t *testing.T) {
 }
 
 func TestADirectoryInUse(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, data)
 	fails(t, 1, []string{fmt.Sprintf(`in use by process %d\b.*stop that process, or choose another directory with --data`, p.cmd.Process.Pid)},
@@ -126,6 +128,7 @@ func TestADirectoryInUse(t *testing.T) {
 }
 
 func TestADirectoryOfANewerFormat(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, data)
 	p.put("a", "Some text.")
@@ -149,6 +152,7 @@ func TestADirectoryOfANewerFormat(t *testing.T) {
 
 // TestAStoreOfANewerFormat: the store is a view, so the way out is to build it again.
 func TestAStoreOfANewerFormat(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, data)
 	p.put("a", "Some text that is in the log whatever happens to the store.")
@@ -234,6 +238,7 @@ func TestAddressesThatAreTaken(t *testing.T) {
 
 // TestARecipeThatCantBe: it is told before anything is said to be running, and once.
 func TestARecipeThatCantBe(t *testing.T) {
+	t.Parallel()
 	for _, test := range [][]string{
 		{`chunker\.tokens: 5 is too few`, "--tokens", "5"},
 		{`embedder\.model: "foo/bar": unknown provider`, "--embedder", "foo/bar"},
@@ -247,10 +252,12 @@ func TestARecipeThatCantBe(t *testing.T) {
 }
 
 func TestATextTakenForAFile(t *testing.T) {
+	t.Parallel()
 	fails(t, 1, []string{"no such file", "--text"}, "put", "notes/a", "what is this", "--data", t.TempDir())
 }
 
 func TestABrokerThatIsDown(t *testing.T) {
+	t.Parallel()
 	r := fails(t, 1, []string{`127\.0\.0\.1:1\b`, "--kafka|kafka.brokers"}, "up", "--kafka", "127.0.0.1:1", "--data", t.TempDir(), "--listen", "127.0.0.1:0")
 	t.Logf("after %s: %s", r.took.Round(time.Millisecond), r.err)
 }

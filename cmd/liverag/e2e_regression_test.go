@@ -26,6 +26,7 @@ func paragraphs(word string, n int) string {
 var small = []string{"--chunker", "recursive", "--tokens", "24", "--embedder", "hash/64"}
 
 func TestAShorterVersionLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir(), small...)
 	p.put("doc", paragraphs("first", 10))
 	if doc, _ := p.get("doc"); len(doc.Chunks) != 10 {
@@ -91,6 +92,7 @@ func TestDocumentsOfManyChunks(t *testing.T) {
 }
 
 func TestAChangeOfMetadataEmbedsNothing(t *testing.T) {
+	t.Parallel()
 	p := startProgram(t, t.TempDir())
 	text := prose("metadata", 20)
 	p.putAs("doc", map[string]any{"text": text, "metadata": map[string]any{"team": "a"}})
@@ -112,6 +114,7 @@ func TestAChangeOfMetadataEmbedsNothing(t *testing.T) {
 }
 
 func TestOffsetsOfEveryChunker(t *testing.T) {
+	t.Parallel()
 	texts := map[string]string{
 		"plain":   prose("plain", 30),
 		"unicode": strings.Repeat("Ein Fuß große Äpfel, 日本語の文章です。🦊👩‍👩‍👧‍👦 é und e\u0301! ", 40),

@@ -14,6 +14,7 @@ import (
 )
 
 func TestARestartEmbedsNothingAndAnswersTheSame(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	p := startProgram(t, data)
 	for i := range 40 {
