@@ -258,10 +258,10 @@ func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
 func (x *Indexer) Drop(ctx context.Context, name string) error {
 	err := x.change(ctx, func(c *control) error {
 		spec, ok := c.Generations[name]
-		if !ok {
+		if !ok && name != Live {
 			return fmt.Errorf("%w: %s", ErrNotFound, name)
 		}
-		if c.Live == name {
+		if name == Live || c.Live == name {
 			return fmt.Errorf("%w: %s is live; promote another one first", ErrInUse, name)
 		}
 		spec.Desired = drop

@@ -509,8 +509,10 @@ func TestGenerations(t *testing.T) {
 	if _, err := b.indexer.Rollback(b.ctx()); !errors.Is(err, ErrNoPrevious) {
 		t.Errorf("rolling back nothing: %v", err)
 	}
-	if err := b.indexer.Drop(b.ctx(), first.Name); !errors.Is(err, ErrInUse) {
-		t.Errorf("dropping the live one: %v", err)
+	for _, name := range []string{first.Name, Live} {
+		if err := b.indexer.Drop(b.ctx(), name); !errors.Is(err, ErrInUse) {
+			t.Errorf("dropping the live one as %s: %v", name, err)
+		}
 	}
 
 	hold := make(chan struct{})

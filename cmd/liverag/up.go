@@ -200,9 +200,12 @@ func printNext(out *terminal, base string, demo bool) {
 	if demo {
 		question = "how do I stop a goroutine after a timeout"
 	}
-	out.Printf("\n%s\n", out.bold("Your turn, in another terminal:"))
-	out.Printf("  # ask\n  curl -s '%s/retrieve?k=3&q=%s'\n", base, url.QueryEscape(question))
-	out.Printf("  # change: searchable when it answers\n  curl -s -X PUT '%s/documents/%s?wait=5s' -d '{\"title\":\"Refunds\",\"text\":\"Refunds take three working days.\"}'\n", base, id)
-	out.Printf("  # delete: gone when it answers\n  go run ./cmd/liverag rm --wait 5s --server %s %s\n", base, id)
+	ask := fmt.Sprintf("  # ask\n  curl -s '%s/retrieve?k=3&q=%s'\n", base, url.QueryEscape(question))
+	change := fmt.Sprintf("  # change: searchable when it answers\n  curl -s -X PUT '%s/documents/%s?wait=5s' -d '{\"title\":\"Refunds\",\"text\":\"Refunds take three working days.\"}'\n", base, id)
+	remove := fmt.Sprintf("  # delete: gone when it answers\n  go run ./cmd/liverag rm --wait 5s --server %s %s\n", base, id)
+	if !demo {
+		ask, change = change, ask // there is nothing to ask yet
+	}
+	out.Printf("\n%s\n%s%s%s", out.bold("Your turn, in another terminal:"), ask, change, remove)
 	out.Printf("\nThe page at %s asks too. Ctrl-C stops it; everything stays.\n", base)
 }
