@@ -90,6 +90,9 @@ func launch(t testing.TB, data string, args ...string) *program {
 	t.Cleanup(func() {
 		p.kill()
 		p.http.CloseIdleConnections()
+		if strings.Contains(p.err.String(), "DATA RACE") || strings.Contains(p.err.String(), "panic:") {
+			t.Errorf("pid %d: %s", p.cmd.Process.Pid, p.err)
+		}
 		if t.Failed() && p.err.String() != "" {
 			t.Logf("what pid %d said:\n%s", p.cmd.Process.Pid, tail(p.err.String(), 4000))
 		}

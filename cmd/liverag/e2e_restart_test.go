@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,8 +89,13 @@ type ledger struct {
 	sent, acknowledged map[string]int
 }
 
+// stateText is the nth text of a document. Those of "big/…" take long to be indexed.
 func stateText(id string, n int) string {
-	return fmt.Sprintf("State %d of %s.\n\n%s", n, id, prose(fmt.Sprintf("word%d", n), 1+n%5))
+	paragraphs := 1 + n%5
+	if strings.HasPrefix(id, "big/") {
+		paragraphs = 6000
+	}
+	return fmt.Sprintf("State %d of %s.\n\n%s", n, id, prose(fmt.Sprintf("word%d", n), paragraphs))
 }
 
 // write changes a document for the nth time and notes what became of it.
@@ -172,10 +178,7 @@ func (l *ledger) hammer(p *program, clients, documents int, stop <-chan struct{}
 				default:
 				}
 				id := fmt.Sprintf("client %d/document %d", c, rand.IntN(documents))
-				l.mu.Lock()
-				n := l.sent[id] + 1
-				l.mu.Unlock()
-				if err := l.write(p, id, n, i%2 == 0); errors.Is(err, errRefused) {
+				if err := l.write(p, id, l.last(id)+1, i%2 == 0); errors.Is(err, errRefused) {
 					p.t.Errorf("%s: %v", id, err)
 					return
 				}
@@ -183,6 +186,12 @@ func (l *ledger) hammer(p *program, clients, documents int, stop <-chan struct{}
 		})
 	}
 	return &wg
+}
+
+func (l *ledger) last(id string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent[id]
 }
 
 func newLedger() *ledger { return &ledger{sent: map[string]int{}, acknowledged: map[string]int{}} }
@@ -219,6 +228,12 @@ func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
 			_, _ = p.call("DELETE", fmt.Sprintf("/generations/g%d", kill-4), nil) // the kill may come in the middle of it
 		}
 		until(t, "so many changes", func() bool { return acknowledged() >= goal })
+		// A large document is still at work when the kill comes, while small ones behind it in the log are searchable already.
+		if id := fmt.Sprintf("big/%d", kill%3); l.write(p, id, l.last(id)+1, false) != nil {
+			t.Fatalf("%s can't be written", id)
+		}
+		goal = acknowledged() + 5 + rand.IntN(40)
+		until(t, "some more changes", func() bool { return acknowledged() >= goal })
 		p.kill()
 		close(stop)
 		wg.Wait()
