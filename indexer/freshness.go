@@ -72,12 +72,12 @@ func (x *Indexer) Status(name string) Status {
 
 // WaitSearchable blocks until the changes at the positions can be found in the live generation, whatever else waits.
 func (x *Indexer) WaitSearchable(ctx context.Context, positions []stream.Position) error {
-	g := x.live.Load()
-	if g == nil {
-		<-ctx.Done()
+	select {
+	case <-x.answering:
+		return x.live.Load().progress.waitExact(ctx, positions)
+	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return g.progress.waitExact(ctx, positions)
 }
 
 // WaitApplied blocks until everything up to the positions can be found in the named generation.

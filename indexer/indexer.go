@@ -34,6 +34,8 @@ type Config struct {
 	Build func(vectordb.Recipe) (Parts, error)
 	// Recipe makes the first generation of an empty corpus.
 	Recipe vectordb.Recipe
+	// RecipeAsked: somebody chose Recipe, and wants to know if the live generation was made by another. Defaults to false.
+	RecipeAsked bool
 	// Shared: the store is shared by several processes, so positions are kept by a consumer group. Defaults to false.
 	Shared bool
 	// MaxInFlightBytes bounds what has been read and is not yet applied, for each generation. Defaults to 64 MiB.
@@ -68,6 +70,7 @@ type Indexer struct {
 	hub       *hub
 	ctx       context.Context // of Run
 	running   chan struct{}   // closed when Run has started
+	answering chan struct{}   // closed when there is a live generation
 
 	follows sync.Mutex // one follow at a time
 	mu      sync.Mutex
@@ -92,7 +95,6 @@ type generation struct {
 	spec     Spec
 	failed   error
 	caughtUp bool
-	target   int64 // changes to be read until it has caught up, for display
 	pipeline *pipeline
 	stop     context.CancelFunc
 	stopped  chan struct{}
@@ -115,6 +117,7 @@ func New(config Config) *Indexer {
 		freshness:   newFreshness(config.SLO),
 		hub:         newHub(),
 		running:     make(chan struct{}),
+		answering:   make(chan struct{}),
 		generations: make(map[string]*generation),
 		changed:     make(chan struct{}),
 		current:     -1,
@@ -146,7 +149,9 @@ func (x *Indexer) Run(ctx context.Context) error {
 	} else if err := x.follow(ctx, sequence, c); err != nil {
 		return err
 	}
-	x.adviseRecipe()
+	if x.config.RecipeAsked {
+		x.adviseRecipe()
+	}
 	for {
 		x.mu.Lock()
 		above := x.current
@@ -236,8 +241,8 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		}
 	}
 	// The alias moves here: one pointer, so that a query sees the one generation or the other.
-	if live != nil {
-		x.live.Store(live)
+	if live != nil && x.live.Swap(live) == nil {
+		close(x.answering)
 	}
 	x.mu.Lock()
 	var doomed []*generation

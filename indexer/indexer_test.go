@@ -118,9 +118,8 @@ func (b *bed) start(c Config) {
 	b.indexer, b.stop = b.another(c)
 }
 
-// another runs one more indexer, as another process would.
-func (b *bed) another(c Config) (*Indexer, func()) {
-	b.t.Helper()
+// config fills in the bed's parts.
+func (b *bed) config(c Config) Config {
 	c.Log, c.DeadLetters, c.Register, c.Store = b.log, b.log, b.log.Control(), b.store
 	c.Recipe = vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40}, Embedder: vectordb.EmbedderRecipe{Model: "hash/32"}}
 	c.Build = func(r vectordb.Recipe) (Parts, error) {
@@ -128,6 +127,13 @@ func (b *bed) another(c Config) (*Indexer, func()) {
 		return Parts{Recipe: r, Chunker: cut, Embedder: b.model}, err
 	}
 	c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	return c
+}
+
+// another runs one more indexer, as another process would.
+func (b *bed) another(c Config) (*Indexer, func()) {
+	b.t.Helper()
+	c = b.config(c)
 	x := New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -746,4 +752,24 @@ func TestProcessesShareAStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.compare(want)
+}
+
+// TestWaitingBeginsBeforeThereIsAnIndex writes while the indexer has not begun: the log takes writes from its first moment on.
+func TestWaitingBeginsBeforeThereIsAnIndex(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	positions := b.append(upsert("a", "text"))
+	x := New(b.config(Config{}))
+	waited := make(chan error, 1)
+	go func() { waited <- x.WaitSearchable(b.ctx(), positions) }()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- x.Run(ctx) }()
+	if err := <-waited; err != nil {
+		t.Errorf("waiting since before the start: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

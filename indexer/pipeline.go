@@ -244,8 +244,9 @@ func (p *pipeline) disown(partitions []int32) {
 		delete(p.owned, id)
 	}
 	p.mu.Unlock()
-	p.applyMu.Lock()   // waits for the write in flight
-	p.applyMu.Unlock() //nolint:staticcheck // the lock is a barrier
+	//lint:ignore SA2001 the lock is a barrier: it waits for the write in flight
+	p.applyMu.Lock()
+	p.applyMu.Unlock()
 }
 
 func (p *pipeline) ownedPartitions() []int32 {

@@ -42,7 +42,7 @@ type Config struct {
 
 	// Chunker, Tokens, Overlap, Tokenizer, Embedder and Long are the recipe of the first generation.
 	Chunker   string `name:"chunker" oneof:"markdown recursive token whole" doc:"How documents are cut. markdown: at headings first, then like recursive. recursive: at paragraphs, lines, sentences, words. token: windows of tokens. whole: not at all."`
-	Tokens    int    `name:"tokens" min:"1" max:"8192" doc:"Token budget of a chunk."`
+	Tokens    int    `name:"tokens" min:"16" max:"8192" doc:"Token budget of a chunk."`
 	Overlap   int    `name:"overlap" min:"0" max:"8191" doc:"Tokens that neighbouring chunks share. Less than tokens."`
 	Tokenizer string `name:"tokenizer" oneof:"cl100k_base o200k_base minilm" doc:"What tokens counts. minilm counts word pieces, with the two that frame an input."`
 	Embedder  string `name:"embedder" doc:"The model, as provider/name: local/static (in the binary), or hash/384 (word hashing of any dimension, for tests and for measuring the system without a model)."`

@@ -146,11 +146,11 @@ kafka.sasl.password   ********  env LIVERAG_KAFKA_SASL_PASSWORD
 	var answer struct {
 		Settings []shownSetting `json:"settings"`
 	}
-	got := invoke(t, nil, "", "config", "tokens", "http.max_body", "--tokens", "7", "--json")
+	got := invoke(t, nil, "", "config", "tokens", "http.max_body", "--tokens", "17", "--json")
 	if err := json.Unmarshal([]byte(got.out), &answer); err != nil || len(answer.Settings) != 2 {
 		t.Fatalf("%v: %s%s", err, got.out, got.err)
 	}
-	if s := answer.Settings[0]; s.Value != 7.0 || s.Origin != "flag --tokens" || s.Default != "200" || s.Env != "LIVERAG_TOKENS" || s.Flag != "--tokens" {
+	if s := answer.Settings[0]; s.Value != 17.0 || s.Origin != "flag --tokens" || s.Default != "200" || s.Env != "LIVERAG_TOKENS" || s.Flag != "--tokens" {
 		t.Errorf("%+v", s)
 	}
 	if s := answer.Settings[1]; s.Value != "64MiB" {

@@ -131,11 +131,11 @@ func (u *up) run(ctx context.Context, c *call) error {
 }
 
 // logger writes to standard error as configured.
-func (cfg *Config) logger(errOut *terminal) *slog.Logger {
+func (c *Config) logger(errOut *terminal) *slog.Logger {
 	var level slog.Level
-	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // validated
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // validated
 	options := &slog.HandlerOptions{Level: level}
-	if cfg.LogFormat == "json" {
+	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(errOut, options))
 	}
 	return slog.New(slog.NewTextHandler(errOut, options))

@@ -75,9 +75,10 @@ func open(ctx context.Context, cfg *Config, logger *slog.Logger) (_ *system, err
 	if _, err := s.models.build(cfg.recipe()); err != nil { // before anybody is told that it runs
 		return nil, fmt.Errorf("recipe: %w", err)
 	}
+	d := defaultConfig()
 	s.indexer = indexer.New(indexer.Config{
 		Log: s.log, DeadLetters: s.log, Register: s.log.Control(), Store: s.store,
-		Build: s.models.build, Recipe: cfg.recipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
+		Build: s.models.build, Recipe: cfg.recipe(), RecipeAsked: cfg.recipe() != d.recipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
