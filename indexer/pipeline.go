@@ -244,9 +244,8 @@ func (p *pipeline) disown(partitions []int32) {
 		delete(p.owned, id)
 	}
 	p.mu.Unlock()
-	//lint:ignore SA2001 the lock is a barrier: it waits for the write in flight
-	p.applyMu.Lock()
-	p.applyMu.Unlock()
+	p.applyMu.Lock() // waits for the write in flight
+	defer p.applyMu.Unlock()
 }
 
 func (p *pipeline) ownedPartitions() []int32 {
