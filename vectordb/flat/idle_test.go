@@ -2,8 +2,10 @@ package flat
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/liverag/liverag/vectordb"
 )
@@ -39,6 +41,7 @@ func TestIdleMemtableBecomesASegment(t *testing.T) {
 	if g.freezeIdle(last); len(g.active.entries) != 9 {
 		t.Fatalf("the memtable holds %d entries, want the 9 that were written", len(g.active.entries))
 	}
+	table := weak.Make(g.active)
 	write(9, 12)
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		if segments, memory := shape(); segments == 1 && memory == 0 {
@@ -52,5 +55,8 @@ func TestIdleMemtableBecomesASegment(t *testing.T) {
 	revs, err := s.Current(t.Context(), about.Name, []string{"doc0", "doc11"})
 	if err != nil || len(revs[0].Entries) != 1 || len(revs[1].Entries) != 1 {
 		t.Errorf("sealed, the documents are %+v, %v", revs, err)
+	}
+	if runtime.GC(); table.Value() != nil {
+		t.Error("sealed, the memtable still takes memory")
 	}
 }

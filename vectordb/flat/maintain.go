@@ -98,7 +98,7 @@ func (g *generation) seal(ctx context.Context) error {
 	}
 	g.durable = table.end
 	g.counts, g.countsNumber = table.counts, number+1
-	g.replaceSet(newPartSet(segments, g.set.frozen[1:], g.set.tables[1:]))
+	g.replaceSet(newPartSet(segments, slices.Clone(g.set.frozen[1:]), slices.Clone(g.set.tables[1:]))) // copies, or the array would keep the memtable
 	if s != nil {
 		s.release() // the set has it now
 	}
