@@ -86,7 +86,7 @@ func TestDoctorWithoutServer(t *testing.T) {
 
 	put(t, "file", "x")
 	expectCheck(t, examine(t, exitFailed, nil, "--data", "file", "--listen", free.Addr().String())["data"], stateFail, "is no directory")
-	expectCheck(t, examine(t, exitFailed, []string{"LIVERAG_TOKENS=0"}, "--listen", free.Addr().String())["config"], stateFail, "tokens: must be from 1 to 8192, not 0")
+	expectCheck(t, examine(t, exitFailed, []string{"LIVERAG_TOKENS=0"}, "--listen", free.Addr().String())["config"], stateFail, "tokens: must be from 16 to 8192, not 0")
 	expectCheck(t, examine(t, exitFailed, nil, "--config", "none.yaml")["config"], stateFail, "config: can't read")
 
 	got := invoke(t, nil, "", "doctor", "--data", "file", "--listen", free.Addr().String())

@@ -240,7 +240,6 @@ func TestAddressesThatAreTaken(t *testing.T) {
 func TestARecipeThatCantBe(t *testing.T) {
 	t.Parallel()
 	for _, test := range [][]string{
-		{`chunker\.tokens: 5 is too few`, "--tokens", "5"},
 		{`embedder\.model: "foo/bar": unknown provider`, "--embedder", "foo/bar"},
 		{`hash wants a dimension`, "--embedder", "hash/99999"},
 	} {
