@@ -93,7 +93,7 @@ type ledger struct {
 func stateText(id string, n int) string {
 	paragraphs := 1 + n%5
 	if strings.HasPrefix(id, "big/") {
-		paragraphs = 6000
+		paragraphs = 2500
 	}
 	return fmt.Sprintf("State %d of %s.\n\n%s", n, id, prose(fmt.Sprintf("word%d", n), paragraphs))
 }
@@ -244,6 +244,8 @@ func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
 	live := p.live()
 	p.replay("again", map[string]any{"chunker": map[string]any{"strategy": "token", "tokens": 50}})
 	for _, g := range p.generations() {
+		p.ask("anything", map[string]any{"generation": g.Name, "max_staleness": "0s", "wait": "25s", "strict": true})
+		p.must(&g, "GET", "/generations/"+g.Name, nil)
 		if g.Progress.Documents != live.Progress.Documents {
 			t.Errorf("generation %s has %d documents, live has %d", g.Name, g.Progress.Documents, live.Progress.Documents)
 		}
