@@ -217,7 +217,7 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 			starting = append(starting, g)
 		} else {
 			g.mu.Lock()
-			g.spec = spec
+			g.spec.Desired = spec.Desired // nothing else of it ever changes, so the rest is read without the lock
 			g.mu.Unlock()
 		}
 	}

@@ -773,3 +773,33 @@ func TestWaitingBeginsBeforeThereIsAnIndex(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestGenerationsChangeWhileOthersAreWritten is for the race detector.
+func TestGenerationsChangeWhileOthersAreWritten(t *testing.T) {
+	b := newBed(t)
+	if _, err := b.indexer.Create(b.ctx(), "other", vectordb.Recipe{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, done := b.ctx(), make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 20 {
+			for _, desired := range []Desired{Pause, Run} {
+				if _, err := b.indexer.Set(ctx, "other", desired); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	for i := 0; ; i++ {
+		b.settle(upsert("a", fmt.Sprint("version ", i)))
+		if _, err := b.indexer.Freshness(b.ctx()); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
