@@ -70,13 +70,21 @@ func (x *Indexer) Status(name string) Status {
 	return Status{AsOf: asOf, Pending: pending}
 }
 
-// WaitSearchable blocks until the changes at the positions can be found in the live generation, whatever else waits.
+// WaitSearchable blocks until the changes at the positions can be found in the live generation, whatever else waits, and whichever that is by then.
+// ErrRejected: one of them never will be.
 func (x *Indexer) WaitSearchable(ctx context.Context, positions []stream.Position) error {
 	select {
 	case <-x.answering:
-		return x.live.Load().progress.waitExact(ctx, positions)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	for {
+		g := x.live.Load()
+		err := g.progress.waitExact(ctx, positions)
+		if ctx.Err() != nil || x.live.Load() == g {
+			return err
+		}
+		// The alias moved meanwhile.
 	}
 }
 
@@ -196,7 +204,7 @@ func (x *Indexer) measured(g *generation) Freshness {
 	entered := x.freshness.entered.recent(now)
 	out.SLO.Target, out.SLO.Percentile = x.freshness.slo.Target.String(), x.freshness.slo.Percentile
 	out.SLO.Met = entered.Met >= x.freshness.slo.Percentile
-	out.Generation = g.spec.Name
+	out.Generation = g.name
 	out.Entered = spell(entered)
 	out.Happened = spell(x.freshness.happened.recent(now))
 	out.Backfill = spell(x.freshness.backfill.recent(now))

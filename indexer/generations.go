@@ -122,10 +122,18 @@ func (x *Indexer) change(ctx context.Context, edit func(*control) error) error {
 	}
 }
 
-var errUnchanged = errors.New("unchanged")
+var (
+	errUnchanged = errors.New("unchanged")
+	errGone      = errors.New("gone")
+)
 
 // Create starts a replay of the log into a new generation. An empty name is made from the recipe. Asking again for the same name and recipe returns what is there.
 func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recipe) (Info, error) {
+	return x.create(ctx, name, recipe, false)
+}
+
+// create is Create; first asks for a generation only if there is no live one.
+func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recipe, first bool) (Info, error) {
 	parts, err := x.config.Build(recipe)
 	if err != nil {
 		return Info{}, fmt.Errorf("%w: %w", ErrRecipe, err)
@@ -145,6 +153,10 @@ func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recip
 	}
 	wanted := name
 	err = x.change(ctx, func(c *control) error {
+		if first && c.Live != "" { // another process was quicker
+			name = c.Live
+			return errUnchanged
+		}
 		name = wanted
 		spec := newSpec(parts, identity, ends, time.Now())
 		if name == "" {
@@ -214,19 +226,18 @@ func describe(r vectordb.Recipe) string {
 
 // Promote moves the alias live to a generation that has caught up, in one step.
 func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
-	g := x.lookup(name)
-	if g == nil {
-		return Info{}, fmt.Errorf("%w: %s", ErrNotFound, name)
-	}
-	if info := g.info(); info.State != StateReady {
-		return info, fmt.Errorf("%w: %s is %s, %s", ErrNotCaughtUp, name, info.State, info.Progress)
+	if err := x.promotable(ctx, name); err != nil {
+		return Info{}, err
 	}
 	err := x.change(ctx, func(c *control) error {
+		spec, ok := c.Generations[name]
 		switch {
-		case c.Generations[name].Name == "" || c.Generations[name].Desired == drop:
+		case !ok || spec.Desired == drop:
 			return fmt.Errorf("%w: %s", ErrNotFound, name)
 		case c.Live == name:
 			return errUnchanged
+		case spec.Desired != Run:
+			return fmt.Errorf("%w: %s was stopped", ErrNotCaughtUp, name)
 		}
 		c.Previous, c.Live = c.Live, name
 		return nil
@@ -237,13 +248,44 @@ func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
 	return x.Info(name)
 }
 
+// promoteWait is how long a promote waits for the generation to reach what is in the log now.
+const promoteWait = 2 * time.Second
+
+// promotable tells whether a generation may answer: it works, and holds everything that is in the log now.
+func (x *Indexer) promotable(ctx context.Context, name string) error {
+	g := x.lookup(name)
+	if g == nil {
+		return fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	if _, err := g.usable(); err != nil {
+		return err
+	}
+	if d := g.desired(); d != Run {
+		return fmt.Errorf("%w: %s was stopped (%s)", ErrNotCaughtUp, name, d)
+	}
+	wait, cancel := context.WithTimeout(ctx, promoteWait)
+	defer cancel()
+	if err := x.WaitAsOf(wait, name, time.Now()); err != nil {
+		info := g.info()
+		return fmt.Errorf("%w: %s is %s, %s", ErrNotCaughtUp, name, info.State, info.Progress)
+	}
+	return nil
+}
+
 // Rollback moves the alias back to where it was before the last promote.
 func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
-	var name string
+	x.mu.Lock()
+	name := x.control.Previous
+	x.mu.Unlock()
+	if name == "" || x.lookup(name) == nil {
+		return Info{}, ErrNoPrevious
+	}
+	if err := x.promotable(ctx, name); err != nil {
+		return Info{}, err
+	}
 	err := x.change(ctx, func(c *control) error {
-		name = c.Previous
-		if spec, ok := c.Generations[name]; !ok || spec.Desired == drop {
-			return ErrNoPrevious
+		if spec, ok := c.Generations[name]; !ok || spec.Desired != Run || c.Previous != name {
+			return fmt.Errorf("%w: somebody else changed the generations; look again", ErrNoPrevious)
 		}
 		c.Previous, c.Live = c.Live, name
 		return nil
@@ -306,9 +348,11 @@ func (x *Indexer) List() []Info {
 	x.mu.Lock()
 	all := slices.Collect(maps.Values(x.generations))
 	x.mu.Unlock()
-	out := make([]Info, len(all))
-	for i, g := range all {
-		out[i] = g.info()
+	out := []Info{}
+	for _, g := range all {
+		if g.desired() != drop {
+			out = append(out, g.info())
+		}
 	}
 	slices.SortFunc(out, func(a, b Info) int {
 		if (len(a.Alias) > 0) != (len(b.Alias) > 0) {

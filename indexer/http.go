@@ -238,6 +238,7 @@ func asProblem(err error) error {
 		{ErrExists, http.StatusConflict, "generation_exists"},
 		{ErrNotCaughtUp, http.StatusConflict, "not_caught_up"},
 		{ErrInUse, http.StatusConflict, "generation_in_use"},
+		{ErrUnusable, http.StatusConflict, "generation_failed"},
 		{ErrNoPrevious, http.StatusConflict, "nothing_to_roll_back"},
 		{ErrRecipe, http.StatusBadRequest, "recipe_invalid"},
 		{ErrName, http.StatusBadRequest, "name_invalid"},

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,23 +85,6 @@ type Indexer struct {
 	wg          sync.WaitGroup
 }
 
-// generation is a Spec at work in this process.
-type generation struct {
-	indexer  *Indexer
-	parts    Parts
-	progress *progress
-	counts   counts
-	started  time.Time
-
-	mu       sync.Mutex
-	spec     Spec
-	failed   error
-	caughtUp bool
-	pipeline *pipeline
-	stop     context.CancelFunc
-	stopped  chan struct{}
-}
-
 // New returns an Indexer that does nothing until Run.
 func New(config Config) *Indexer {
 	if config.MaxInFlightBytes == 0 {
@@ -143,12 +128,13 @@ func (x *Indexer) Run(ctx context.Context) error {
 		return err
 	}
 	if c.Live == "" {
-		if _, err := x.Create(ctx, "", x.config.Recipe); err != nil {
+		if _, err := x.create(ctx, "", x.config.Recipe, true); err != nil {
 			return fmt.Errorf("make the first generation: %w", err)
 		}
 	} else if err := x.follow(ctx, sequence, c); err != nil {
 		return err
 	}
+	x.forgetUnknown(ctx)
 	if x.config.RecipeAsked {
 		x.adviseRecipe()
 	}
@@ -177,11 +163,11 @@ func (x *Indexer) Run(ctx context.Context) error {
 func (x *Indexer) adviseRecipe() {
 	g := x.live.Load()
 	parts, err := x.config.Build(x.config.Recipe)
-	if g == nil || err != nil || parts.fingerprint() == g.spec.Fingerprint {
+	if g == nil || err != nil || parts.fingerprint() == g.made.Fingerprint {
 		return
 	}
 	x.config.Logger.Warn("the live generation was made by another recipe than the configured one; it goes on serving. Replay and promote to change it",
-		"live", describe(g.spec.Recipe), "configured", describe(parts.Recipe), "command", "liverag replay")
+		"live", describe(g.recipe), "configured", describe(parts.Recipe), "command", "liverag replay")
 }
 
 // follow makes this process do what a control value says. Older values than the last one are ignored.
@@ -205,20 +191,18 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		x.mu.Lock()
 		g := x.generations[name]
 		x.mu.Unlock()
-		if g != nil && g.spec.Group != spec.Group { // dropped and made again
+		if g != nil && g.group != spec.Group { // dropped and made again
 			g.halt()
 			g = nil
 		}
 		if g == nil {
-			g = &generation{indexer: x, spec: spec, progress: newProgress(), started: time.Now()}
+			g = newGeneration(x, spec)
 			x.mu.Lock()
 			x.generations[name] = g
 			x.mu.Unlock()
 			starting = append(starting, g)
 		} else {
-			g.mu.Lock()
-			g.spec.Desired = spec.Desired // nothing else of it ever changes, so the rest is read without the lock
-			g.mu.Unlock()
+			g.want(spec.Desired)
 		}
 	}
 	x.mu.Lock()
@@ -236,65 +220,80 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		g.halt()
 	}
 	for _, g := range starting {
-		if g.spec.Desired != drop {
-			g.open(ctx)
-		}
+		g.begin()
 	}
 	// The alias moves here: one pointer, so that a query sees the one generation or the other.
 	if live != nil && x.live.Swap(live) == nil {
 		close(x.answering)
 	}
 	x.mu.Lock()
-	var doomed []*generation
-	for _, g := range x.generations {
-		g.mu.Lock()
-		desired := g.spec.Desired
-		g.mu.Unlock()
-		switch desired {
+	close(x.changed)
+	x.changed = make(chan struct{})
+	all := slices.Collect(maps.Values(x.generations))
+	x.mu.Unlock()
+	for _, g := range all {
+		switch g.desired() {
 		case Run:
 			g.run()
 		case drop:
-			doomed = append(doomed, g)
+			x.wg.Go(func() { x.finishDrop(g) })
+		default:
+			g.halt()
 		}
-	}
-	close(x.changed)
-	x.changed = make(chan struct{})
-	x.mu.Unlock()
-	for _, g := range x.paused() {
-		g.halt()
-	}
-	for _, g := range doomed {
-		x.wg.Go(func() { x.finishDrop(g) })
 	}
 	return nil
 }
 
-func (x *Indexer) paused() []*generation {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var out []*generation
-	for _, g := range x.generations {
-		g.mu.Lock()
-		if g.spec.Desired == Pause || g.spec.Desired == Cancel {
-			out = append(out, g)
-		}
-		g.mu.Unlock()
+// forgetUnknown drops what the store holds of this log and the control value does not name: generations that were dropped while this process was away.
+func (x *Indexer) forgetUnknown(ctx context.Context) {
+	if x.config.Shared {
+		return // another process may just be making it
 	}
-	return out
+	stored, err := x.config.Store.List(ctx)
+	if err != nil {
+		x.config.Logger.Warn("the store can't list its generations", "error", err)
+		return
+	}
+	for _, g := range stored {
+		x.mu.Lock()
+		_, known := x.control.Generations[g.Name]
+		x.mu.Unlock()
+		if known {
+			continue
+		}
+		x.config.Logger.Info("the store holds a generation that was dropped; its space is freed", "generation", g.Name)
+		if err := x.config.Store.Drop(ctx, g.Name); err != nil {
+			x.config.Logger.Warn("its space is not freed", "generation", g.Name, "error", err)
+		}
+	}
 }
 
 // finishDrop does the second half of a drop: it frees the space, then forgets the name.
 func (x *Indexer) finishDrop(g *generation) {
+	if !g.dropping.CompareAndSwap(false, true) {
+		return
+	}
 	g.halt()
-	name := g.spec.Name
 	for attempt := 1; x.ctx.Err() == nil; attempt++ {
-		err := x.config.Store.Drop(x.ctx, name)
+		// The name may have been given to another generation since.
+		err := x.change(x.ctx, func(c *control) error {
+			if spec, ok := c.Generations[g.name]; !ok || spec.Group != g.group || spec.Desired != drop {
+				return errGone
+			}
+			return errUnchanged
+		})
+		if errors.Is(err, errGone) {
+			return
+		}
+		if err == nil {
+			err = x.config.Store.Drop(x.ctx, g.name)
+		}
 		if err == nil {
 			err = x.change(x.ctx, func(c *control) error {
-				if spec, ok := c.Generations[name]; !ok || spec.Group != g.spec.Group {
+				if spec, ok := c.Generations[g.name]; !ok || spec.Group != g.group {
 					return errUnchanged
 				}
-				delete(c.Generations, name)
+				delete(c.Generations, g.name)
 				return nil
 			})
 		}
@@ -302,7 +301,7 @@ func (x *Indexer) finishDrop(g *generation) {
 			return
 		}
 		if x.ctx.Err() == nil {
-			x.config.Logger.Warn("drop does not finish, trying again", "generation", name, "error", err)
+			x.config.Logger.Warn("drop does not finish, trying again", "generation", g.name, "error", err)
 		}
 		_ = sleep(x.ctx, backoff(attempt))
 	}
@@ -321,139 +320,6 @@ func (x *Indexer) awaitDropped(ctx context.Context, name string) error {
 		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("drop %s: it goes on in the background: %w", name, ctx.Err())
-		}
-	}
-}
-
-// open prepares a generation: its parts, and its place in the store. A failure is kept and shown; others go on.
-func (g *generation) open(ctx context.Context) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.failed = g.prepare(ctx)
-	if g.failed != nil {
-		g.indexer.config.Logger.Error("generation can't be used", "generation", g.spec.Name, "error", g.failed)
-	}
-}
-
-func (g *generation) prepare(ctx context.Context) (err error) {
-	x := g.indexer
-	if g.parts, err = x.config.Build(g.spec.Recipe); err != nil {
-		return fmt.Errorf("its recipe can't be built: %w", err)
-	}
-	if now := g.parts.fingerprint(); now != g.spec.Fingerprint {
-		return fmt.Errorf("%w: this program's %s differs from the one it was made with; replay into a new generation", vectordb.ErrMismatch, describe(g.spec.Recipe))
-	}
-	identity, err := x.config.Log.Identity(ctx)
-	if err != nil {
-		return err
-	}
-	if now := origin(identity); now != g.spec.Origin {
-		return fmt.Errorf("%w: the log was re-created or its partitions were changed (%s, now %s); replay into a new generation and promote it, then drop this one",
-			vectordb.ErrMismatch, g.spec.Origin, now)
-	}
-	err = x.config.Store.Create(ctx, g.spec.Generation)
-	if errors.Is(err, vectordb.ErrMismatch) {
-		// The register decides which generations there are. What the store holds under this name is a view of a log that is gone.
-		x.config.Logger.Warn("the store holds a generation of this name that was made from another log; it is replaced", "generation", g.spec.Name)
-		if err = x.config.Store.Drop(ctx, g.spec.Name); err == nil {
-			err = x.config.Store.Create(ctx, g.spec.Generation)
-		}
-	}
-	return err
-}
-
-// run starts the pipeline unless it runs.
-func (g *generation) run() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.stop != nil || g.failed != nil {
-		return
-	}
-	x := g.indexer
-	ctx, cancel := context.WithCancel(x.ctx)
-	g.stop, g.stopped = cancel, make(chan struct{})
-	stopped := g.stopped
-	g.pipeline = &pipeline{
-		generation: g.spec.Name,
-		parts:      g.parts,
-		log:        x.config.Log,
-		letters:    x.config.DeadLetters,
-		store:      x.config.Store,
-		logger:     x.config.Logger,
-		gate:       x.gate,
-		live:       func() bool { return x.live.Load() == g },
-		applied:    g.applied,
-		lender:     g.lender,
-		limit:      x.config.MaxInFlightBytes,
-		progress:   g.progress,
-		counts:     &g.counts,
-	}
-	if x.config.Shared {
-		g.pipeline.group = g.spec.Group
-	}
-	p := g.pipeline
-	x.wg.Go(func() {
-		defer close(stopped)
-		for attempt := 1; ; attempt++ {
-			err := p.Run(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			p.setTrouble(fmt.Sprintf("pipeline stopped, starting again: %v", err))
-			if sleep(ctx, backoff(attempt)) != nil {
-				return
-			}
-		}
-	})
-}
-
-// lender finds another generation of the same model, the live one if it is.
-func (g *generation) lender() *lender {
-	x := g.indexer
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var found *lender
-	for _, other := range x.generations {
-		if other == g {
-			continue
-		}
-		other.mu.Lock()
-		usable := other.failed == nil && other.spec.Desired != drop && other.parts.Embedder != nil && other.parts.Embedder.Name() == g.parts.Embedder.Name()
-		if usable && (found == nil || x.live.Load() == other) {
-			found = &lender{generation: other.spec.Name, chunker: other.parts.Chunker.Name()}
-		}
-		other.mu.Unlock()
-	}
-	return found
-}
-
-// halt stops the pipeline and waits for it.
-func (g *generation) halt() {
-	g.mu.Lock()
-	stop, stopped := g.stop, g.stopped
-	g.stop = nil
-	g.mu.Unlock()
-	if stop != nil {
-		stop()
-		<-stopped
-	}
-}
-
-// applied notes that changes became searchable.
-func (g *generation) applied(tasks []*task) {
-	x := g.indexer
-	if x.live.Load() != g {
-		return
-	}
-	now := time.Now()
-	for _, t := range tasks {
-		for _, c := range t.covers {
-			if c.at.Offset >= g.spec.Horizon[c.at.Partition] {
-				x.freshness.record(now, c)
-			}
-		}
-		if t.revision != nil {
-			x.hub.publish(now, t)
 		}
 	}
 }
@@ -485,14 +351,9 @@ func (x *Indexer) lookup(name string) *generation {
 		return x.live.Load()
 	}
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	g := x.generations[name]
-	if g == nil {
-		return nil
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.spec.Desired == drop {
+	x.mu.Unlock()
+	if g == nil || g.desired() == drop {
 		return nil
 	}
 	return g
@@ -504,10 +365,8 @@ func (x *Indexer) Ready() error {
 	if g == nil {
 		return errors.New("the indexer is starting")
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.failed != nil {
-		return fmt.Errorf("the live generation %s can't be used: %w", g.spec.Name, g.failed)
+	if _, err := g.usable(); err != nil {
+		return fmt.Errorf("the live generation %s can't be used: %w", g.name, err)
 	}
 	if g.progress.empty() {
 		return errors.New("the log is being opened")
@@ -521,12 +380,11 @@ func (x *Indexer) Lookup(name string) (Info, Parts, error) {
 	if g == nil {
 		return Info{}, Parts{}, fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.failed != nil {
-		return Info{}, Parts{}, g.failed
+	parts, err := g.usable()
+	if err != nil {
+		return Info{}, Parts{}, err
 	}
-	return Info{Name: g.spec.Name, Recipe: g.spec.Recipe}, g.parts, nil
+	return Info{Name: g.name, Recipe: parts.Recipe}, parts, nil
 }
 
 func newID() string {
@@ -580,53 +438,6 @@ type Progress struct {
 
 func (p Progress) String() string {
 	return fmt.Sprintf("%d of %d changes", p.Changes, p.Of)
-}
-
-func (g *generation) info() Info {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	asOf, lag := g.progress.lag()
-	info := Info{Name: g.spec.Name, Alias: []string{}, Recipe: g.spec.Recipe, Created: g.spec.Created, Lag: lag, AsOf: asOf.UTC()}
-	if asOf.IsZero() {
-		info.AsOf = asOf
-	}
-	if g.indexer.live.Load() == g {
-		info.Alias = append(info.Alias, Live)
-	}
-	switch {
-	case g.failed != nil:
-		info.State = StateFailed
-		info.Trouble = &Trouble{Since: g.started, Detail: g.failed.Error()}
-	case g.spec.Desired == Pause:
-		info.State = StatePaused
-	case g.spec.Desired == Cancel:
-		info.State = StateCancelled
-	case g.caughtUp || g.progress.caughtUp():
-		info.State = StateReady
-	default:
-		info.State = StateBuilding
-	}
-	if g.pipeline != nil && info.Trouble == nil {
-		info.Trouble = g.pipeline.trouble.Load()
-	}
-	applied, end := g.progress.totals()
-	p := &info.Progress
-	p.Changes, p.Of, p.Percent = applied, end, 100
-	if end > 0 {
-		p.Percent = 100 * float64(applied) / float64(end)
-	}
-	done := g.counts.changes.Load()
-	if info.State == StateBuilding && done > 0 && lag > 0 {
-		rate := float64(done) / time.Since(g.started).Seconds()
-		p.ETA = time.Duration(float64(lag) / rate * float64(time.Second)).Round(100 * time.Millisecond).String()
-	}
-	if stats, err := g.indexer.config.Store.Stats(context.Background(), g.spec.Name); err == nil {
-		p.Documents, p.Chunks, info.Stats = int64(stats.Documents), int64(stats.Chunks), &stats
-	}
-	p.ChunksEmbedded, p.ChunksReused = g.counts.chunksEmbedded.Load(), g.counts.chunksReused.Load()
-	p.TokensEmbedded, p.TokensReused = g.counts.tokensEmbedded.Load(), g.counts.tokensReused.Load()
-	p.Superseded, p.DeadLetters = g.counts.superseded.Load(), g.counts.deadLetters.Load()
-	return info
 }
 
 // Work counts everything the pipelines have done; it stands still while they are idle.

@@ -29,13 +29,34 @@ type bed struct {
 	model   *model
 	indexer *Indexer
 	stop    func()
+
+	appended int // changes, in all
 }
 
 // store is the model of a store, which can be told to fail.
 type store struct {
 	*vectordb.Memory
-	mu   sync.Mutex
-	fail func(vectordb.Write) error
+	mu     sync.Mutex
+	fail   func(vectordb.Write) error
+	create func() error
+}
+
+func (s *store) Create(ctx context.Context, g vectordb.Generation) error {
+	s.mu.Lock()
+	create := s.create
+	s.mu.Unlock()
+	if create != nil {
+		if err := create(); err != nil {
+			return err
+		}
+	}
+	return s.Memory.Create(ctx, g)
+}
+
+func (s *store) failCreate(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.create = f
 }
 
 func (s *store) Apply(ctx context.Context, generation string, w vectordb.Write) error {
@@ -181,6 +202,7 @@ func (b *bed) append(changes ...stream.Change) []stream.Position {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.appended += len(changes)
 	return receipt.Positions
 }
 

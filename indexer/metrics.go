@@ -94,5 +94,5 @@ func (g *generation) inFlight() int64 {
 func (g *generation) heldUp() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.failed != nil || g.pipeline != nil && g.pipeline.trouble.Load() != nil
+	return g.failed != nil || g.trouble.Load() != nil
 }

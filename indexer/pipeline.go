@@ -38,13 +38,14 @@ type pipeline struct {
 	store      vectordb.Store
 	logger     *slog.Logger
 	gate       *gate
-	live       func() bool    // is this the generation that answers?
-	applied    func([]*task)  // called after a write became searchable, before anybody waiting for it is woken
-	lender     func() *lender // another generation whose vectors, maybe chunks, are the same; nil if there is none
-	limit      int64          // bytes in flight
+	live       func() bool             // is this the generation that answers?
+	applied    func([]*task)           // called after a write became searchable, before anybody waiting for it is woken
+	lender     func() *lender          // another generation whose vectors, maybe chunks, are the same; nil if there is none
+	begins     func(ends []stream.End) // called when the generation is empty, with how far the log reaches
+	limit      int64                   // bytes in flight
 	progress   *progress
 	counts     *counts
-	trouble    atomic.Pointer[Trouble]
+	trouble    *atomic.Pointer[Trouble]
 
 	mu       sync.Mutex
 	ready    *sync.Cond
@@ -83,10 +84,12 @@ type task struct {
 	key      string
 	content  *stream.Change
 	access   *stream.Change
-	covers   []cover // every change that this one stands for, itself included
+	earlier  []*stream.Change // contents that content superseded, in case that it turns out to be poison; none from before a delete
+	covers   []cover          // every change that this one stands for, itself included
 	bytes    int64
-	letter   *stream.DeadLetter
-	revision *vectordb.Revision // what to apply; nil: nothing changes
+	letters  []stream.DeadLetter // to be sent before the task goes on
+	rejected []stream.Position   // of this task's changes, those that can't be indexed
+	revision *vectordb.Revision  // what to apply; nil: nothing changes
 	attempts int
 	embedded int // chunks
 	reused   int
@@ -125,6 +128,14 @@ func (p *pipeline) Run(ctx context.Context) error {
 			return fmt.Errorf("read checkpoint of %s: %w", p.generation, err)
 		}
 		from.Positions = positions
+		if len(positions) == 0 {
+			// Everything that is there already is history to an index that begins.
+			ends, err := p.log.Ends(ctx)
+			if err != nil {
+				return fmt.Errorf("ask the log for its ends: %w", err)
+			}
+			p.begins(ends)
+		}
 	}
 	source, err := p.log.Open(ctx, from)
 	if err != nil {
@@ -160,7 +171,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 // read moves changes from the source into the queue, and holds the source back while too much is in flight.
 func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 	var paused []int32
-	for {
+	for first := true; ; first = false {
 		batch, err := source.Next(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -181,12 +192,15 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 				p.progress.forget(id)
 			}
 		}
+		if first {
+			p.clearTrouble() // of the attempts before this one
+		}
 		// A partition that was lost may have come back in the same moment.
 		for _, at := range batch.Assigned {
 			p.own(at)
 		}
-		for i := range batch.Changes {
-			p.enqueue(&batch.Changes[i])
+		for _, change := range batch.Changes {
+			p.enqueue(&change) // a copy, so that one slow change does not keep its whole batch in memory
 		}
 		for _, at := range batch.Fetched {
 			p.progress.fetch(at)
@@ -276,7 +290,8 @@ func (p *pipeline) enqueue(c *stream.Change) {
 	case stream.Invalid:
 		// Poison has no document to wait for. Its key here is unique, so it is in nobody's way.
 		t.key = fmt.Sprintf("\x00%d/%d", c.Position.Partition, c.Position.Offset)
-		t.letter = &stream.DeadLetter{Raw: c.Raw, Position: c.Position, Time: c.Time, Problem: *c.Problem, Attempts: 1}
+		t.rejected = []stream.Position{c.Position}
+		t.letters = []stream.DeadLetter{{Raw: c.Raw, Position: c.Position, Time: c.Time, Problem: *c.Problem, Attempts: 1}}
 	case stream.Access:
 		t.key, t.access = c.Key(), c
 	default:
@@ -305,6 +320,7 @@ func (p *pipeline) supersede(old, newer *task) {
 	if newer.content != nil {
 		if old.content != nil {
 			p.counts.superseded.Add(1)
+			old.remember(old.content)
 		}
 		old.content = newer.content
 	}
@@ -313,6 +329,14 @@ func (p *pipeline) supersede(old, newer *task) {
 	}
 	old.covers = append(old.covers, newer.covers...)
 	old.bytes += newer.bytes
+}
+
+// remember keeps a content that was superseded. What came before a delete will never be wanted again.
+func (t *task) remember(content *stream.Change) {
+	if content.Kind == stream.Delete {
+		t.earlier = t.earlier[:0]
+	}
+	t.earlier = append(t.earlier, content)
 }
 
 // take blocks until documents are due, and returns a few of them so that the store is asked once for all.
@@ -344,7 +368,7 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 		}
 		keys := make([]string, 0, len(batch))
 		for _, t := range batch {
-			if t.letter == nil {
+			if len(t.letters) == 0 {
 				keys = append(keys, t.key)
 			}
 		}
@@ -360,7 +384,7 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 		}
 		lent := p.borrow(ctx, keys, current)
 		for _, t := range batch {
-			if t.letter != nil {
+			if len(t.letters) > 0 {
 				g.Go(func() error { return p.bury(ctx, t) })
 				continue
 			}
@@ -371,12 +395,15 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 			}
 			missing := p.revise(t, stored, other, lent.chunker)
 			p.gate.leave()
-			if len(missing) > 0 {
+			switch {
+			case len(t.letters) > 0:
+				g.Go(func() error { return p.bury(ctx, t) })
+			case len(missing) > 0:
 				g.Go(func() error { return p.embed(ctx, t, missing) })
-				continue
-			}
-			if err := p.send(ctx, t); err != nil {
-				return err
+			default:
+				if err := p.send(ctx, t); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -425,7 +452,7 @@ func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunke
 		return nil
 	}
 	c := t.content
-	t.hidden = c.Tenant != "" || stored.Readers() != nil || c.Document != nil && c.Document.ACL != nil
+	t.hidden = c.Tenant != "" || stored.Readers() != nil || c.Document != nil && c.Document.ACL != nil || t.access != nil && t.access.ACL != nil
 	rev.Version, rev.LoggedAt = c.Version, c.Time
 	if c.Kind == stream.Delete {
 		rev.Deleted = true
@@ -523,11 +550,16 @@ func input(context, text string) string {
 
 const inputVersion = 1
 
+// reject gives up on the task's content. What it superseded takes its place: a delete, say, must not be lost because poison came after it.
 func (t *task) reject(code, detail string) {
-	t.revision = nil
-	t.letter = &stream.DeadLetter{
+	t.rejected = append(t.rejected, t.content.Position)
+	t.letters = append(t.letters, stream.DeadLetter{
 		Raw: t.content.Raw, Position: t.content.Position, Time: t.content.Time,
 		Problem: stream.Problem{Code: code, Detail: detail}, Attempts: t.attempts + 1,
+	})
+	t.revision, t.content, t.attempts = nil, nil, 0
+	if n := len(t.earlier); n > 0 {
+		t.content, t.earlier = t.earlier[n-1], t.earlier[:n-1]
 	}
 }
 
@@ -600,24 +632,47 @@ func (p *pipeline) overtake(t *task) bool {
 	if newer.access == nil {
 		newer.access = t.access
 	}
+	later := newer.earlier
+	newer.earlier = t.earlier
+	for _, content := range append([]*stream.Change{t.content}, later...) {
+		newer.remember(content)
+	}
+	newer.rejected = append(newer.rejected, t.rejected...)
 	p.counts.superseded.Add(1)
 	newer.covers = append(newer.covers, t.covers...)
 	newer.bytes += t.bytes
 	turn.running, turn.next = newer, nil
 	p.push(newer)
+	p.clearTrouble()
 	return true
 }
 
-// bury sends a task's change to the dead letters; what it would have replaced stays as it is.
+// bury sends what was rejected to the dead letters, and lets the task go on with what is left of it. What is stored stays as it is.
 func (p *pipeline) bury(ctx context.Context, t *task) error {
-	err := p.persist(ctx, "write dead letter", func() error { return p.letters.Send(ctx, *t.letter) })
+	if err := p.sendLetters(ctx, t); err != nil {
+		return err
+	}
+	if t.content != nil || t.access != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.push(t)
+		return nil
+	}
+	return p.send(ctx, t)
+}
+
+func (p *pipeline) sendLetters(ctx context.Context, t *task) error {
+	err := p.persist(ctx, "write dead letter", func() error { return p.letters.Send(ctx, t.letters...) })
 	if err != nil {
 		return err
 	}
-	p.counts.deadLetters.Add(1)
-	p.logger.Warn("change can't be indexed; it is in the dead letters", "generation", p.generation, "key", t.key,
-		"partition", t.letter.Position.Partition, "offset", t.letter.Position.Offset, "code", t.letter.Problem.Code, "detail", t.letter.Problem.Detail)
-	return p.send(ctx, t)
+	for _, letter := range t.letters {
+		p.counts.deadLetters.Add(1)
+		p.logger.Warn("change can't be indexed; it is in the dead letters", "generation", p.generation, "key", t.key,
+			"partition", letter.Position.Partition, "offset", letter.Position.Offset, "code", letter.Problem.Code, "detail", letter.Problem.Detail)
+	}
+	t.letters = nil
+	return nil
 }
 
 func (p *pipeline) send(ctx context.Context, t *task) error {
@@ -690,53 +745,63 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 		w.Checkpoint = checkpoint
 	}
 	if len(w.Revisions) > 0 || w.Checkpoint != nil {
-		if err := p.applyWrite(ctx, owned, w); err != nil {
-			return err
-		}
-	}
-	for _, t := range owned {
-		if t.revision == nil {
-			continue
-		}
-		if t.revision.Deleted {
-			p.counts.deletes.Add(1)
-		} else if t.revision.Version > 0 {
-			p.counts.documents.Add(1)
-			p.counts.chunksReused.Add(int64(t.reused))
-		}
-	}
-	p.applied(owned)
-	p.progress.finish(positions)
-	p.release(batch)
-	return nil
-}
-
-// applyWrite goes on until the write is done. One that the store says can never be is taken apart, and the revision to blame is dead-lettered.
-func (p *pipeline) applyWrite(ctx context.Context, tasks []*task, w vectordb.Write) error {
-	err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, w) })
-	if !errors.Is(err, vectordb.ErrInvalid) {
-		return err
-	}
-	for _, t := range tasks {
-		if t.revision == nil {
-			continue
-		}
-		one := vectordb.Write{Revisions: []vectordb.Revision{*t.revision}}
-		err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, one) })
-		if errors.Is(err, vectordb.ErrInvalid) && t.content != nil {
-			t.reject(stream.CodeEmbedRejected, err.Error())
-			letter := *t.letter
-			err = p.persist(ctx, "write dead letter", func() error { return p.letters.Send(ctx, letter) })
-			p.counts.deadLetters.Add(1)
-			p.logger.Error("the store refuses a revision; it is in the dead letters", "generation", p.generation, "key", t.key, "detail", letter.Problem.Detail)
+		err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, w) })
+		if errors.Is(err, vectordb.ErrInvalid) && len(batch) > 0 {
+			return p.writeApart(ctx, batch)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return p.persist(ctx, "write to the store", func() error {
-		return p.store.Apply(ctx, p.generation, vectordb.Write{Checkpoint: w.Checkpoint})
-	})
+	p.settle(batch, owned, positions)
+	return nil
+}
+
+// settle notes that a batch is searchable.
+func (p *pipeline) settle(batch, owned []*task, positions []stream.Position) {
+	var rejected []stream.Position
+	for _, t := range owned {
+		rejected = append(rejected, t.rejected...)
+		switch {
+		case t.revision == nil:
+		case t.revision.Deleted:
+			p.counts.deletes.Add(1)
+		case t.revision.Version > 0:
+			p.counts.documents.Add(1)
+			p.counts.chunksReused.Add(int64(t.reused))
+		}
+	}
+	p.applied(owned)
+	p.progress.finish(positions, rejected)
+	p.release(batch)
+}
+
+// writeApart writes a batch one by one, because the store says that something in it can never be stored. What is to blame is rejected.
+func (p *pipeline) writeApart(ctx context.Context, batch []*task) error {
+	for _, t := range batch {
+		owned, positions := p.stillOwned([]*task{t})
+		if len(owned) > 0 && t.revision != nil {
+			one := vectordb.Write{Revisions: []vectordb.Revision{*t.revision}}
+			err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, one) })
+			if errors.Is(err, vectordb.ErrInvalid) && t.content != nil {
+				t.reject(stream.CodeEmbedRejected, err.Error())
+				if err := p.sendLetters(ctx, t); err != nil {
+					return err
+				}
+				if t.content != nil || t.access != nil {
+					p.progress.retract(positions)
+					p.mu.Lock()
+					p.push(t)
+					p.mu.Unlock()
+					continue
+				}
+			} else if err != nil {
+				return err
+			}
+		}
+		p.settle([]*task{t}, owned, positions)
+	}
+	return nil
 }
 
 // stillOwned returns the tasks that may be written, and the positions that are done with them. What was read in an earlier term of
@@ -801,13 +866,17 @@ func (p *pipeline) persist(ctx context.Context, what string, f func() error) err
 }
 
 func (p *pipeline) setTrouble(detail string) {
+	setTrouble(p.trouble, p.logger, p.generation, detail)
+}
+
+func setTrouble(trouble *atomic.Pointer[Trouble], logger *slog.Logger, generation, detail string) {
 	next := &Trouble{Since: time.Now(), Detail: detail}
-	if old := p.trouble.Load(); old != nil {
+	if old := trouble.Load(); old != nil {
 		next.Since = old.Since
 	} else {
-		p.logger.Warn("indexing is held up", "generation", p.generation, "detail", detail)
+		logger.Warn("indexing is held up", "generation", generation, "detail", detail)
 	}
-	p.trouble.Store(next)
+	trouble.Store(next)
 }
 
 func (p *pipeline) clearTrouble() {

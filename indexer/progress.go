@@ -14,24 +14,29 @@ import (
 // committed: an offset counts as applied when it and every change below it are searchable.
 type progress struct {
 	mu         sync.Mutex
+	ended      error // why nothing will advance any more
 	partitions map[int32]*partition
 	changed    chan struct{} // closed and replaced whenever something advanced and somebody waits
 	waiting    int
 }
 
 type partition struct {
-	open    []delivered  // in offset order, from the first change that is not searchable yet
-	fetched int64        // next offset to be read
-	applied int64        // every change below is searchable
-	end     stream.End   // the newest observation
-	pending []stream.End // older observations that are still above applied, ascending
-	asOf    time.Time
+	rejected []int64      // offsets of the newest changes that went to the dead letters, in the order of finishing
+	open     []delivered  // in offset order, from the first change that is not searchable yet
+	fetched  int64        // next offset to be read
+	applied  int64        // every change below is searchable
+	end      stream.End   // the newest observation
+	pending  []stream.End // older observations that are still above applied, ascending
+	asOf     time.Time
 }
 
 type delivered struct {
 	offset int64
 	state  deliveredState
 }
+
+// rejectedKept is how many rejected changes a partition remembers, for whoever waits for one of them.
+const rejectedKept = 1024
 
 type deliveredState uint8
 
@@ -124,10 +129,22 @@ func (p *progress) begin(positions []stream.Position) map[int32]int64 {
 	return checkpoint
 }
 
-// finish marks positions as searchable.
-func (p *progress) finish(positions []stream.Position) {
+// retract takes positions out of the write under way: they will be in a later one.
+func (p *progress) retract(positions []stream.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.mark(positions, waiting)
+}
+
+// finish marks positions as done: searchable, except those that were rejected.
+func (p *progress) finish(positions, rejected []stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range rejected {
+		if part := p.partitions[at.Partition]; part != nil {
+			part.rejected = append(part.rejected[max(0, len(part.rejected)-rejectedKept):], at.Offset)
+		}
+	}
 	p.mark(positions, searchable)
 	for _, part := range p.partitions {
 		p.advance(part)
@@ -176,12 +193,23 @@ func (p *progress) notify() {
 	}
 }
 
+// end wakes everybody who waits, and whoever comes, with an error; nil lets them wait again.
+func (p *progress) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = err
+	p.notify()
+}
+
 // until blocks until cond, called under the lock, holds.
 func (p *progress) until(ctx context.Context, cond func() bool) error {
 	p.mu.Lock()
 	p.waiting++
 	defer func() { p.waiting--; p.mu.Unlock() }()
 	for !cond() {
+		if p.ended != nil {
+			return p.ended
+		}
 		changed := p.changed
 		p.mu.Unlock()
 		select {
@@ -195,11 +223,24 @@ func (p *progress) until(ctx context.Context, cond func() bool) error {
 	return nil
 }
 
-// waitExact blocks until the changes at the positions are searchable, whatever becomes of others below them.
+// waitExact blocks until the changes at the positions are searchable, whatever becomes of others below them. ErrRejected: one of them never will be.
 func (p *progress) waitExact(ctx context.Context, positions []stream.Position) error {
-	return p.until(ctx, func() bool {
-		return !slices.ContainsFunc(positions, func(at stream.Position) bool { return !p.isSearchable(at) })
+	rejected := false
+	err := p.until(ctx, func() bool {
+		for _, at := range positions {
+			if !p.isSearchable(at) {
+				return false
+			}
+			if slices.Contains(p.partitions[at.Partition].rejected, at.Offset) {
+				rejected = true
+			}
+		}
+		return true
 	})
+	if err == nil && rejected {
+		return ErrRejected
+	}
+	return err
 }
 
 func (p *progress) isSearchable(at stream.Position) bool {
@@ -247,11 +288,12 @@ func (p *progress) asOf() time.Time {
 
 // PartitionProgress is how far a generation has come in one partition.
 type PartitionProgress struct {
-	Partition     int32     `json:"partition"`
-	EndOffset     int64     `json:"end_offset"`
-	AppliedOffset int64     `json:"applied_offset"`
-	Lag           int64     `json:"lag"`
-	AsOf          time.Time `json:"as_of"`
+	Partition     int32 `json:"partition"`
+	EndOffset     int64 `json:"end_offset"`
+	AppliedOffset int64 `json:"applied_offset"`
+	Lag           int64 `json:"lag"`
+	// AsOf is nil until an end of the partition was reached.
+	AsOf *time.Time `json:"as_of"`
 }
 
 // snapshot returns every partition, ordered.
@@ -260,7 +302,11 @@ func (p *progress) snapshot() []PartitionProgress {
 	defer p.mu.Unlock()
 	out := make([]PartitionProgress, 0, len(p.partitions))
 	for id, part := range p.partitions {
-		out = append(out, PartitionProgress{id, part.end.Offset, part.applied, max(0, part.end.Offset-part.applied), part.asOf.UTC()})
+		at := PartitionProgress{Partition: id, EndOffset: part.end.Offset, AppliedOffset: part.applied, Lag: max(0, part.end.Offset-part.applied)}
+		if asOf := part.asOf.UTC(); !part.asOf.IsZero() {
+			at.AsOf = &asOf
+		}
+		out = append(out, at)
 	}
 	slices.SortFunc(out, func(a, b PartitionProgress) int { return int(a.Partition - b.Partition) })
 	return out
@@ -315,4 +361,12 @@ func (p *progress) totals() (applied, end int64) {
 		end += max(part.end.Offset, part.applied)
 	}
 	return applied, end
+}
+
+// forgetAll drops what is known of every partition: the log is another one.
+func (p *progress) forgetAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.partitions)
+	p.notify()
 }

@@ -53,7 +53,7 @@ func TestProgressCommitsOnlyTheFinishedPrefix(t *testing.T) {
 			if before := p.committable()[0]; before > want {
 				t.Fatalf("seed %d: %d was applied before the write was done", seed, before)
 			}
-			p.finish(batch)
+			p.finish(batch, nil)
 			if got := p.committable()[0]; got != want {
 				t.Fatalf("seed %d: applied %d while %v are open, want %d", seed, got, rest, want)
 			}
@@ -98,9 +98,9 @@ func TestAsOfIsWhenTheReachedEndWasObserved(t *testing.T) {
 	want(2)
 	p.deliver(at(1, 0))
 	p.deliver(at(1, 1))
-	p.finish([]stream.Position{at(1, 0)})
+	p.finish([]stream.Position{at(1, 0)}, nil)
 	want(2)
-	p.finish([]stream.Position{at(1, 1)})
+	p.finish([]stream.Position{at(1, 1)}, nil)
 	want(4) // the end seen in second 4 is reached, the one of second 5 is not
 	p.fetch(at(1, 5))
 	want(5) // what was left were gaps
@@ -121,7 +121,7 @@ func TestWaitsEndWhenTheirChangeIsSearchable(t *testing.T) {
 		go func() { exact <- p.waitExact(ctx, []stream.Position{at(0, 2)}) }()
 		go func() { prefix <- p.waitApplied(ctx, []stream.Position{at(0, 2)}) }()
 		synctest.Wait()
-		p.finish([]stream.Position{at(0, 2)})
+		p.finish([]stream.Position{at(0, 2)}, nil)
 		synctest.Wait()
 		if err := <-exact; err != nil {
 			t.Errorf("waiting for the change alone: %v", err)
@@ -131,7 +131,7 @@ func TestWaitsEndWhenTheirChangeIsSearchable(t *testing.T) {
 			t.Fatal("waiting for everything up to the change ended while others below it are open")
 		default:
 		}
-		p.finish([]stream.Position{at(0, 0), at(0, 1)})
+		p.finish([]stream.Position{at(0, 0), at(0, 1)}, nil)
 		if err := <-prefix; err != nil {
 			t.Errorf("waiting for everything: %v", err)
 		}
@@ -176,4 +176,11 @@ func TestGateLetsTheLiveOneGoFirst(t *testing.T) {
 			t.Errorf("the gate lost its place: %v, %d free", err, g.free)
 		}
 	})
+}
+
+// waiters counts who waits.
+func (p *progress) waiters() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting
 }

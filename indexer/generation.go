@@ -1,0 +1,338 @@
+package indexer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// generation is a Spec at work in this process.
+type generation struct {
+	indexer  *Indexer
+	name     string
+	group    string
+	made     vectordb.Generation
+	recipe   vectordb.Recipe
+	created  time.Time
+	started  time.Time
+	progress *progress
+	counts   counts
+	trouble  atomic.Pointer[Trouble]
+	dropping atomic.Bool
+
+	mu       sync.Mutex
+	wanted   Desired
+	parts    Parts
+	opened   bool  // parts are set, and the store holds it
+	failed   error // for good
+	caughtUp bool
+	horizon  map[int32]int64
+	pipeline *pipeline
+	stop     context.CancelFunc
+	stopped  chan struct{}
+}
+
+// ErrUnusable: the generation can't be queried; the rest of the message says why, and what to do.
+var ErrUnusable = errors.New("generation can't be used")
+
+// ErrRejected: the change went to the dead letters, and will never be searchable.
+var ErrRejected = errors.New("change can't be indexed; it is in the dead letters")
+
+// errStopped wakes those who wait for a generation that does not advance any more.
+var errStopped = errors.New("generation does not advance: it was paused, cancelled or dropped")
+
+// openTimeout is how long a change of the control value waits for a new generation to be opened before that goes on in the background.
+const openTimeout = 10 * time.Second
+
+func newGeneration(x *Indexer, spec Spec) *generation {
+	return &generation{
+		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, created: spec.Created,
+		started: time.Now(), progress: newProgress(), wanted: spec.Desired, horizon: spec.Horizon,
+	}
+}
+
+func (g *generation) desired() Desired {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wanted
+}
+
+func (g *generation) want(d Desired) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wanted = d
+}
+
+// usable returns the parts to query it with.
+func (g *generation) usable() (Parts, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch t := g.trouble.Load(); {
+	case g.failed != nil:
+		return Parts{}, fmt.Errorf("%w: %w", ErrUnusable, g.failed)
+	case !g.opened && t != nil:
+		return Parts{}, fmt.Errorf("%w yet: %s", ErrUnusable, t.Detail)
+	case !g.opened:
+		return Parts{}, fmt.Errorf("%w yet: it is being opened", ErrUnusable)
+	}
+	return g.parts, nil
+}
+
+// begin opens a new generation at once if that goes smoothly. If it does not, run tries again.
+func (g *generation) begin() {
+	if g.desired() == drop {
+		return
+	}
+	ctx, cancel := context.WithTimeout(g.indexer.ctx, openTimeout)
+	defer cancel()
+	if err := g.open(ctx); err != nil {
+		g.failOrNote("opening", err)
+	}
+}
+
+// failOrNote tells whether an error is for good.
+func (g *generation) failOrNote(doing string, err error) bool {
+	for _, final := range []error{ErrRecipe, vectordb.ErrMismatch, vectordb.ErrFormat, vectordb.ErrCorrupt, stream.ErrLogChanged, stream.ErrPositionUnknown} {
+		if !errors.Is(err, final) {
+			continue
+		}
+		if errors.Is(err, stream.ErrLogChanged) {
+			err = fmt.Errorf("%w: restart liverag, replay into a new generation and promote it, then drop this one", err)
+		}
+		g.indexer.config.Logger.Error("generation can't be used", "generation", g.name, "error", err)
+		g.mu.Lock()
+		g.failed = err
+		g.mu.Unlock()
+		g.progress.forgetAll()
+		g.progress.end(fmt.Errorf("%w: %w", ErrUnusable, err))
+		return true
+	}
+	setTrouble(&g.trouble, g.indexer.config.Logger, g.name, fmt.Sprintf("%s fails, trying again: %v", doing, err))
+	return false
+}
+
+// open prepares a generation: its parts, and its place in the store.
+func (g *generation) open(ctx context.Context) error {
+	g.mu.Lock()
+	opened := g.opened
+	g.mu.Unlock()
+	if opened {
+		return nil
+	}
+	x := g.indexer
+	parts, err := x.config.Build(g.recipe)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	if now := parts.fingerprint(); now != g.made.Fingerprint {
+		return fmt.Errorf("%w: this program's %s differs from the one it was made with; replay into a new generation", vectordb.ErrMismatch, describe(g.recipe))
+	}
+	identity, err := x.config.Log.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	if now := origin(identity); now != g.made.Origin {
+		return fmt.Errorf("%w: the log was re-created or its partitions were changed (%s, now %s); replay into a new generation and promote it, then drop this one",
+			vectordb.ErrMismatch, g.made.Origin, now)
+	}
+	err = x.config.Store.Create(ctx, g.made)
+	if errors.Is(err, vectordb.ErrMismatch) {
+		// The register decides which generations there are. What the store holds under this name is a view of a log that is gone.
+		x.config.Logger.Warn("the store holds a generation of this name that was made from another log; it is replaced", "generation", g.name)
+		if err = x.config.Store.Drop(ctx, g.name); err == nil {
+			err = x.config.Store.Create(ctx, g.made)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.parts, g.opened = parts, true
+	return nil
+}
+
+// run starts the pipeline unless it runs.
+func (g *generation) run() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stop != nil || g.failed != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(g.indexer.ctx)
+	g.stop, g.stopped, g.caughtUp = cancel, make(chan struct{}), false
+	g.progress.end(nil)
+	stopped := g.stopped
+	g.indexer.wg.Go(func() {
+		defer close(stopped)
+		for attempt := 1; ; attempt++ {
+			err := g.open(ctx)
+			if err == nil {
+				err = g.newPipeline().Run(ctx)
+			}
+			if ctx.Err() != nil || g.failOrNote("indexing", err) || sleep(ctx, backoff(attempt)) != nil {
+				return
+			}
+		}
+	})
+}
+
+// newPipeline makes the pipeline of one attempt: whatever an earlier one had in flight is read again.
+func (g *generation) newPipeline() *pipeline {
+	x := g.indexer
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pipeline = &pipeline{
+		generation: g.name,
+		parts:      g.parts,
+		log:        x.config.Log,
+		letters:    x.config.DeadLetters,
+		store:      x.config.Store,
+		logger:     x.config.Logger,
+		gate:       x.gate,
+		live:       func() bool { return x.live.Load() == g },
+		applied:    g.applied,
+		lender:     g.lender,
+		begins:     g.begins,
+		limit:      x.config.MaxInFlightBytes,
+		progress:   g.progress,
+		counts:     &g.counts,
+		trouble:    &g.trouble,
+	}
+	if x.config.Shared {
+		g.pipeline.group = g.group
+	}
+	return g.pipeline
+}
+
+// halt stops the pipeline, waits for it, and wakes whoever waits for it to advance.
+func (g *generation) halt() {
+	g.mu.Lock()
+	stop, stopped := g.stop, g.stopped
+	g.stop = nil
+	g.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	if stopped != nil {
+		<-stopped
+	}
+	g.progress.end(errStopped)
+}
+
+// begins notes that everything below the ends is history.
+func (g *generation) begins(ends []stream.End) {
+	horizon := make(map[int32]int64, len(ends))
+	for _, end := range ends {
+		horizon[end.Partition] = end.Offset
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.horizon = horizon
+}
+
+// lender finds another generation of the same model, the live one if it is.
+func (g *generation) lender() *lender {
+	x := g.indexer
+	parts, err := g.usable()
+	if err != nil {
+		return nil
+	}
+	model := parts.Embedder.Name()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var found *lender
+	for _, other := range x.generations {
+		if other == g {
+			continue
+		}
+		other.mu.Lock()
+		usable := other.failed == nil && other.wanted != drop && other.opened && other.parts.Embedder.Name() == model
+		if usable && (found == nil || x.live.Load() == other) {
+			found = &lender{generation: other.name, chunker: other.parts.Chunker.Name()}
+		}
+		other.mu.Unlock()
+	}
+	return found
+}
+
+// applied notes that changes became searchable. One that was before, or never will be, says nothing about freshness.
+func (g *generation) applied(tasks []*task) {
+	x := g.indexer
+	if x.live.Load() != g {
+		return
+	}
+	g.mu.Lock()
+	horizon := g.horizon
+	g.mu.Unlock()
+	now := time.Now()
+	for _, t := range tasks {
+		if t.revision == nil {
+			continue
+		}
+		history := true
+		for _, c := range t.covers {
+			if c.at.Offset >= horizon[c.at.Partition] && !slices.Contains(t.rejected, c.at) {
+				x.freshness.record(now, c)
+				history = false
+			}
+		}
+		if !history {
+			x.hub.publish(now, t)
+		}
+	}
+}
+
+func (g *generation) info() Info {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	asOf, lag := g.progress.lag()
+	info := Info{Name: g.name, Alias: []string{}, Recipe: g.recipe, Created: g.created, Lag: lag, AsOf: asOf.UTC()}
+	if asOf.IsZero() {
+		info.AsOf = asOf
+	}
+	if g.indexer.live.Load() == g {
+		info.Alias = append(info.Alias, Live)
+	}
+	switch {
+	case g.failed != nil:
+		info.State = StateFailed
+		info.Trouble = &Trouble{Since: g.started, Detail: g.failed.Error()}
+	case g.wanted == Pause:
+		info.State = StatePaused
+	case g.wanted == Cancel:
+		info.State = StateCancelled
+	case g.caughtUp || g.progress.caughtUp():
+		info.State = StateReady
+	default:
+		info.State = StateBuilding
+	}
+	if info.Trouble == nil {
+		info.Trouble = g.trouble.Load()
+	}
+	applied, end := g.progress.totals()
+	p := &info.Progress
+	p.Changes, p.Of, p.Percent = applied, end, 100
+	if end > 0 {
+		p.Percent = 100 * float64(applied) / float64(end)
+	}
+	done := g.counts.changes.Load()
+	if info.State == StateBuilding && done > 0 && lag > 0 {
+		rate := float64(done) / time.Since(g.started).Seconds()
+		p.ETA = time.Duration(float64(lag) / rate * float64(time.Second)).Round(100 * time.Millisecond).String()
+	}
+	if stats, err := g.indexer.config.Store.Stats(context.Background(), g.name); err == nil {
+		p.Documents, p.Chunks, info.Stats = int64(stats.Documents), int64(stats.Chunks), &stats
+	}
+	p.ChunksEmbedded, p.ChunksReused = g.counts.chunksEmbedded.Load(), g.counts.chunksReused.Load()
+	p.TokensEmbedded, p.TokensReused = g.counts.tokensEmbedded.Load(), g.counts.tokensReused.Load()
+	p.Superseded, p.DeadLetters = g.counts.superseded.Load(), g.counts.deadLetters.Load()
+	return info
+}
