@@ -45,8 +45,8 @@ var ErrUnusable = errors.New("generation can't be used")
 // ErrRejected: the change went to the dead letters, and will never be searchable.
 var ErrRejected = errors.New("change can't be indexed; it is in the dead letters")
 
-// errStopped wakes those who wait for a generation that does not advance any more.
-var errStopped = errors.New("generation does not advance: it was paused, cancelled or dropped")
+// ErrStopped: what is waited for will not come, because the generation does not advance any more.
+var ErrStopped = errors.New("generation does not advance: it was paused, cancelled or dropped")
 
 // openTimeout is how long a change of the control value waits for a new generation to be opened before that goes on in the background.
 const openTimeout = 10 * time.Second
@@ -224,7 +224,7 @@ func (g *generation) halt() {
 	if stopped != nil {
 		<-stopped
 	}
-	g.progress.end(errStopped)
+	g.progress.end(ErrStopped)
 }
 
 // begins notes that everything below the ends is history.

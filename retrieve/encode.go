@@ -32,10 +32,15 @@ func (a *Answer) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `,"recipe":`...)
 	b = appendRecipe(b, a.Target.Recipe)
-	b = append(b, `},"freshness":{"as_of":`...)
-	b = appendTime(b, a.Freshness.AsOf)
-	b = append(b, `,"lag":`...)
-	b = appendDuration(b, a.Freshness.Lag)
+	if a.Freshness.AsOf.IsZero() {
+		// Nothing is known yet, and no time would be true.
+		b = append(b, `},"freshness":{"as_of":null,"lag":null`...)
+	} else {
+		b = append(b, `},"freshness":{"as_of":`...)
+		b = appendTime(b, a.Freshness.AsOf)
+		b = append(b, `,"lag":`...)
+		b = appendDuration(b, a.Freshness.Lag)
+	}
 	b = append(b, `,"pending":`...)
 	b = strconv.AppendInt(b, int64(a.Freshness.Pending), 10)
 	b = append(b, `,"satisfied":`...)

@@ -63,9 +63,9 @@ type Follower interface {
 
 // Freshness says how current a generation is.
 type Freshness struct {
-	// AsOf: every change that entered the log before this time can be found.
+	// AsOf: every change that entered the log before this time can be found. Zero: not known yet, as while an index is built for the first time.
 	AsOf time.Time
-	// Lag is how long AsOf is behind.
+	// Lag is how long AsOf is behind, if that is known.
 	Lag time.Duration
 	// Pending counts the changes that were read and can't be found yet.
 	Pending int

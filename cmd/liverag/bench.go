@@ -465,14 +465,13 @@ func (b *bench) query(ctx context.Context, s *server, all *figures) error {
 	}
 	addQuantiles(all, "retrieve", times)
 
-	times, err := b.clients(ctx, s, 16, 0, b.load)
+	times, err := b.clients(ctx, s, b.queries(5000), 16, 0, b.load)
 	all.add("retrieve, 16 clients", "queries/s", float64(len(times))/b.load.Seconds())
 	return err
 }
 
 // clients asks from n clients for a while: as fast as they can, or each with a pause between its queries.
-func (b *bench) clients(ctx context.Context, s *server, n int, pause, during time.Duration) ([]time.Duration, error) {
-	queries := b.queries(5000)
+func (b *bench) clients(ctx context.Context, s *server, queries []string, n int, pause, during time.Duration) ([]time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var mu sync.Mutex
@@ -511,6 +510,7 @@ func (b *bench) queryUnderChanges(ctx context.Context, s *server, all *figures) 
 	const each, batch = 20 * time.Millisecond, 10
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	queries := b.queries(5000) // before the texts are edited
 	var failed error
 	sent := 0
 	done := make(chan struct{})
@@ -535,7 +535,7 @@ func (b *bench) queryUnderChanges(ctx context.Context, s *server, all *figures) 
 			time.Sleep(time.Until(begin.Add(time.Duration(n+1) * each)))
 		}
 	}()
-	times, err := b.clients(ctx, s, 4, 20*time.Millisecond, b.load)
+	times, err := b.clients(ctx, s, queries, 4, 20*time.Millisecond, b.load)
 	<-done
 	if err = errors.Join(err, failed); err != nil {
 		return err

@@ -195,6 +195,14 @@ func (t *tour) show(ctx context.Context) error {
 	next, stop := iter.Pull(demo.Edits(t.documents, 1))
 	defer stop()
 	var edits []demo.Edit
+	restored := false
+	defer func() {
+		if !restored && len(edits) > 0 { // interrupted: the corpus is put back all the same, and indexed by whoever starts next
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			_, _ = t.putBack(ctx, edits)
+		}
+	}()
 	replay := make(chan replayed, 1)
 	began := time.Now()
 	replaying := false
@@ -227,6 +235,7 @@ func (t *tour) show(ctx context.Context) error {
 		default:
 		}
 	}
+	restored = true
 	return t.restore(ctx, edits)
 }
 
@@ -248,7 +257,7 @@ func (t *tour) ask(ctx context.Context, question string) error {
 	for i, hit := range answer.Hits {
 		t.out.Printf("    %d. %-24s %s\n", i+1, cut(plain(hit.Title), 24), t.out.dim(cut(plain(strings.Join(strings.Fields(hit.Text), " ")), t.out.Width-34)))
 	}
-	t.out.Printf("    %s\n", t.out.dim(fmt.Sprintf("in %s; every change older than %s is in the answer", short(answer.Took.Total), short(answer.Freshness.Lag))))
+	t.out.Printf("    %s\n", t.out.dim(fmt.Sprintf("in %s, from everything that entered the log until %s ago", short(answer.Took.Total), short(answer.Freshness.Lag))))
 	return nil
 }
 
@@ -449,23 +458,24 @@ func score(r evals.Report, m evals.Metric) string {
 
 // restore puts the edited documents back, so that what is left is what the corpus says.
 func (t *tour) restore(ctx context.Context, edits []demo.Edit) error {
-	originals := demo.Restore(t.documents, edits)
-	if len(originals) == 0 {
-		return nil
-	}
-	changes := make([]stream.Change, len(originals))
-	for i, d := range originals {
-		changes[i] = upsertOf(d)
-	}
-	receipt, err := t.system.log.Append(ctx, changes...)
+	receipt, err := t.putBack(ctx, edits)
 	if err != nil {
 		return err
 	}
 	if err := t.system.indexer.WaitApplied(ctx, indexer.Live, receipt.Positions); err != nil {
 		return err
 	}
-	t.out.Printf("  The edits are taken back: %s as they were.\n", count(len(originals), "document"))
+	t.out.Printf("  The edits are taken back: %s as they were.\n", count(len(receipt.Positions), "document"))
 	return nil
+}
+
+// putBack writes the originals of edited documents.
+func (t *tour) putBack(ctx context.Context, edits []demo.Edit) (stream.Receipt, error) {
+	var changes []stream.Change
+	for _, d := range demo.Restore(t.documents, edits) {
+		changes = append(changes, upsertOf(d))
+	}
+	return t.system.log.Append(ctx, changes...)
 }
 
 // report shows how indexing goes on, until it is stopped.

@@ -114,7 +114,9 @@ func (u *up) run(ctx context.Context, c *call) error {
 		g.Go(func() error {
 			t := &tour{system: s, config: cfg, base: base, out: c.Out, short: u.noTour}
 			if err := t.run(serving); err != nil && serving.Err() == nil {
-				return fmt.Errorf("demo: %w", err)
+				// The tour is a guest: what it shows goes on without it.
+				c.Err.Printf("the tour ended early: %v\n", err)
+				printNext(c.Out, base, true)
 			}
 			return nil
 		})

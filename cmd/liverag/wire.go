@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +22,7 @@ import (
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/embedder/local"
 	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
@@ -64,7 +66,7 @@ func open(ctx context.Context, cfg *Config, logger *slog.Logger) (_ *system, err
 	s.models = &models{defaults: cfg.recipe(), open: map[string]*model{}}
 	if cfg.Cache.MaxBytes > 0 {
 		s.models.cache, err = embedder.OpenCache(embedder.CacheConfig{
-			Dir: filepath.Join(cfg.Data, "cache"), MaxBytes: int64(cfg.Cache.MaxBytes),
+			Dir: filepath.Join(cfg.Data, "cache", cfg.Corpus), MaxBytes: int64(cfg.Cache.MaxBytes),
 			Warn: func(err error) { logger.Warn("vectors are no longer cached", "error", err) },
 		})
 		if err != nil {
@@ -218,10 +220,14 @@ const queryCacheSize = 4096
 // Resolve finds the generation that a query names. It implements retrieve.Resolver.
 func (s *system) Resolve(name string) (retrieve.Target, error) {
 	info, parts, err := s.indexer.Lookup(name)
-	if errors.Is(err, indexer.ErrNotFound) {
+	switch {
+	case errors.Is(err, indexer.ErrNotFound):
 		return retrieve.Target{}, fmt.Errorf("%w: %s", vectordb.ErrNoGeneration, name)
-	}
-	if err != nil {
+	case errors.Is(err, indexer.ErrUnusable) && name == indexer.Live:
+		return retrieve.Target{}, problem.New(http.StatusServiceUnavailable, "not_ready", "%v", err)
+	case errors.Is(err, indexer.ErrUnusable):
+		return retrieve.Target{}, problem.New(http.StatusConflict, "generation_failed", "%v", err)
+	case err != nil:
 		return retrieve.Target{}, err
 	}
 	opened, err := s.models.model(info.Recipe.Embedder.Model)
@@ -268,10 +274,10 @@ func (s *system) Wait(ctx context.Context, generation string, tokens []string, a
 	return true, nil
 }
 
-// waited tells a wait that ran out of time from one that can't be.
+// waited tells a wait whose end did not come from one that can't be.
 func waited(ctx context.Context, err error) error {
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, indexer.ErrStopped), errors.Is(err, indexer.ErrRejected), errors.Is(err, indexer.ErrUnusable):
 		return nil
 	case errors.Is(err, indexer.ErrNotFound):
 		return vectordb.ErrNoGeneration

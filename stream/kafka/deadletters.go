@@ -2,12 +2,15 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/liverag/liverag/stream"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -22,7 +25,12 @@ const (
 	headerOffset    = "liverag-offset"
 	headerAttempts  = "liverag-attempts"
 	headerTime      = "liverag-time"
+	// headerTruncated holds how many bytes the value had that did not fit.
+	headerTruncated = "liverag-truncated"
 )
+
+// maxDetail bounds what a letter says in words.
+const maxDetail = 4 << 10
 
 // Send appends letters to <corpus>.dlq: key, value and headers as they were, and headers that say why and from where.
 func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
@@ -43,7 +51,7 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 			r.Headers = append(r.Headers, kgo.RecordHeader{Key: key, Value: []byte(value)})
 		}
 		add(headerReason, d.Problem.Code)
-		add(headerDetail, d.Problem.Detail)
+		add(headerDetail, d.Problem.Detail[:min(len(d.Problem.Detail), maxDetail)])
 		add(headerTopic, topic)
 		add(headerPartition, itoa(d.Position.Partition))
 		add(headerOffset, strconv.FormatInt(d.Position.Offset, 10))
@@ -51,8 +59,35 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 		add(headerTime, d.Time.UTC().Format(time.RFC3339Nano))
 		records[i] = r
 	}
-	if err := l.produce(ctx, records); err != nil {
+	err := l.produce(ctx, records)
+	if errors.Is(err, kerr.MessageTooLarge) {
+		err = l.sendApart(ctx, records)
+	}
+	if err != nil {
 		return fmt.Errorf("dead letters: %w", err)
+	}
+	return nil
+}
+
+// sendApart appends letters one by one. One that the topic finds too large goes without its value: the place in its headers still leads to the record, and a
+// letter that can't be written would hold up its partition for ever.
+func (l *Log) sendApart(ctx context.Context, records []*kgo.Record) error {
+	for _, r := range records {
+		again := &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
+		err := l.produce(ctx, []*kgo.Record{again})
+		if errors.Is(err, kerr.MessageTooLarge) {
+			cut := &kgo.Record{Topic: r.Topic, Key: r.Key}
+			for _, h := range r.Headers {
+				if strings.HasPrefix(h.Key, "liverag-") && len(h.Value) <= maxDetail {
+					cut.Headers = append(cut.Headers, h)
+				}
+			}
+			cut.Headers = append(cut.Headers, kgo.RecordHeader{Key: headerTruncated, Value: []byte(strconv.Itoa(len(r.Value)))})
+			err = l.produce(ctx, []*kgo.Record{cut})
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

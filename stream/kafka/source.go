@@ -20,10 +20,18 @@ type source struct {
 
 var _ stream.Source = (*source)(nil)
 
-// Open opens a source. It fails with stream.ErrPositionUnknown if a position is beyond the log's end.
+// Open opens a source. It fails with stream.ErrPositionUnknown if a position is beyond the log's end, and with stream.ErrLogChanged if the topic is not the
+// one that this Log was opened on.
 func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error) {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
+	now, _, err := l.lookup(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	if now != l.identity {
+		return nil, fmt.Errorf("open source: %w: topic %s was %s with %d partitions, and is %s with %d", stream.ErrLogChanged, l.topic, l.identity.ID, l.identity.Partitions, now.ID, now.Partitions)
+	}
 	if from.Group != "" {
 		if len(from.Positions) > 0 {
 			return nil, errors.New("open source: a group keeps its own positions")
