@@ -201,8 +201,8 @@ const (
 	defaultFile = "liverag.yaml"
 )
 
-// envIgnored are variables with our prefix that are no settings: LIVERAG_SIMD names the kernel to be used, the others choose what the tests run against.
-var envIgnored = []string{"LIVERAG_SIMD", "LIVERAG_SHARED", "LIVERAG_TEST_KAFKA"}
+// envIgnored are variables with our prefix that are no settings: LIVERAG_SIMD names the kernel to be used, LIVERAG_SHARED the data that some tests read.
+var envIgnored = []string{"LIVERAG_SIMD", "LIVERAG_SHARED"}
 
 // loadConfig joins defaults, file, environment and flags, and checks the result. What it returns besides an error is good enough to
 // show, not to run with.

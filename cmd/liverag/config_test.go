@@ -188,7 +188,7 @@ func configManual() string {
 		"| environment | `LIVERAG_KAFKA_SASL_USER=indexer` |\n" +
 		"| flag | `--kafka.sasl.user indexer` |\n\n" +
 		"The file is YAML: `liverag.yaml` in the working directory, or what `--config` or `LIVERAG_CONFIG` names. A key that is no setting is an error, and so is a variable\n" +
-		"that begins with `LIVERAG_`, except `" + strings.Join(envIgnored, "`, `") + "`: the first names the kernel to be used, the others choose what the tests run against. Secrets come from the file or the environment, never from a flag,\n" +
+		"that begins with `LIVERAG_`, except `" + strings.Join(envIgnored, "`, `") + "`: the first names the kernel to be used, the second the data that some tests read. Secrets come from the file or the environment, never from a flag,\n" +
 		"because everybody on a machine can see the arguments of a process. Relative paths start from the working directory.\n\n" +
 		"`liverag config` shows every value in force with where it came from, and checks a file: `liverag config --config staging.yaml`.\n\n" +
 		"Durations have units (`250ms`, `2s`, `1m30s`), sizes too (`512KiB`, `8MiB`, `1GiB`; kB, MB and GB are of 1000). A list is `[a, b]` in the file and `a,b` elsewhere; a mapping\n" +

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/liverag/liverag/stream/kafka"
+	"github.com/liverag/liverag/stream/streamtest"
 )
 
 // broker is a broker in the test's own process, on a real port, so that the program reaches it as it reaches any Kafka, and the test can
@@ -269,13 +269,10 @@ func TestTokensOfAnotherLog(t *testing.T) {
 	}
 }
 
-// TestRealKafka runs the main job on the cluster that LIVERAG_TEST_KAFKA names.
+// TestRealKafka runs the main job on the cluster that KAFKA_BROKERS names.
 func TestRealKafka(t *testing.T) {
 	t.Parallel()
-	brokers := os.Getenv("LIVERAG_TEST_KAFKA")
-	if brokers == "" {
-		t.Skip("set LIVERAG_TEST_KAFKA to HOST:PORT,… to run it on a real Kafka")
-	}
+	brokers := strings.Join(streamtest.NeedBrokers(t), ",")
 	corpus := fmt.Sprintf("e2e_%d", time.Now().UnixNano())
 	data := t.TempDir()
 	args := []string{"--kafka", brokers, "--corpus", corpus}
