@@ -154,7 +154,7 @@ func beginEvents(c echo.Context) func(name string, value any) error {
 }
 
 func (x *Indexer) listGenerations(c echo.Context) error {
-	return c.JSON(http.StatusOK, map[string]any{"generations": x.List()})
+	return c.JSON(http.StatusOK, x.List())
 }
 
 func (x *Indexer) getGeneration(c echo.Context) error {

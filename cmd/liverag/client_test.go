@@ -230,7 +230,7 @@ func TestQuery(t *testing.T) {
 
 func TestFindServer(t *testing.T) {
 	t.Chdir(t.TempDir())
-	s := newServer(t, always(200, `{"generations":[]}`))
+	s := newServer(t, always(200, `[]`))
 	if err := os.MkdirAll("data", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +313,7 @@ func TestReplay(t *testing.T) {
 
 func TestGenerations(t *testing.T) {
 	live := strings.Replace(strings.Replace(trial("ready"), "trial", "main_1", 1), `"alias":[]`, `"alias":["live"]`, 1)
-	s := newServer(t, always(200, `{"generations":[`+live+`,`+trial("building")+`]}`))
+	s := newServer(t, always(200, `[`+live+`,`+trial("building")+`]`))
 	got := invoke(t, nil, "", "generations", "--server", s.URL)
 	want := `NAME    ALIAS  STATE                   RECIPE                              DOCUMENTS  CHUNKS  TOKENS EMBEDDED  REUSED
 main_1  live   ready                   recursive 120 overlap 10, hash/384  4          9       75               25 %

@@ -280,14 +280,12 @@ func checkFreshness(ctx context.Context, cl *client, timeout time.Duration) chec
 }
 
 func checkGenerations(ctx context.Context, cl *client, timeout time.Duration) []check {
-	var answer struct {
-		Generations []generation `json:"generations"`
-	}
-	if err := cl.do(ctx, "GET", "/generations", nil, &answer, options{timeout: timeout}); err != nil {
+	var all []generation
+	if err := cl.do(ctx, "GET", "/generations", nil, &all, options{timeout: timeout}); err != nil {
 		return []check{{"index", stateWarn, err.Error(), ""}}
 	}
 	var checks []check
-	for _, g := range answer.Generations {
+	for _, g := range all {
 		one := ok("index", "%s is %s, %s, %s", g.Name, g.State, g.recipe(), count(g.Progress.Documents, "document"))
 		if len(g.Alias) > 0 {
 			one.Detail += ", " + strings.Join(g.Alias, ", ")

@@ -101,7 +101,7 @@ func TestDoctorWithServer(t *testing.T) {
 		"/healthz":     `{}`,
 		"/readyz":      `{}`,
 		"/freshness":   `{"slo":{"target":"2s","percentile":0.99,"met":true},"time_to_searchable":{"p99":"38ms","count":12},"partitions":[{"partition":0,"lag":0}]}`,
-		"/generations": `{"generations":[` + strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1) + `]}`,
+		"/generations": `[` + strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1) + `]`,
 	}
 	s := newServer(t, func(r request) (int, string) {
 		if answers[r.path] == "" {
@@ -117,7 +117,7 @@ func TestDoctorWithServer(t *testing.T) {
 	expectCheck(t, checks["skew"], stateOK, "agrees")
 
 	answers["/freshness"] = `{"slo":{"target":"2s","percentile":0.99,"met":false},"time_to_searchable":{"p99":"9s","count":12},"partitions":[{"partition":0,"lag":3},{"partition":1,"lag":4}]}`
-	answers["/generations"] = `{"generations":[` + strings.TrimSuffix(strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1), "}") + `,"trouble":{"detail":"disk full"}}]}`
+	answers["/generations"] = `[` + strings.TrimSuffix(strings.Replace(trial("ready"), `"alias":[]`, `"alias":["live"]`, 1), "}") + `,"trouble":{"detail":"disk full"}}]`
 	checks = examine(t, exitFailed, nil, "--server", s.URL)
 	expectCheck(t, checks["freshness"], stateWarn, "7 changes behind the log")
 	expectCheck(t, checks["index"], stateFail, "trial is ready")

@@ -381,11 +381,9 @@ func (p *program) get(id string) (s stored, ok bool) {
 // generations lists them, the live one first.
 func (p *program) generations() []generation {
 	p.t.Helper()
-	var answer struct {
-		Generations []generation `json:"generations"`
-	}
-	p.must(&answer, "GET", "/generations", nil)
-	return answer.Generations
+	var all []generation
+	p.must(&all, "GET", "/generations", nil)
+	return all
 }
 
 func (p *program) live() generation {

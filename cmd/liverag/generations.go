@@ -86,14 +86,12 @@ func runGenerations(ctx context.Context, c *call) error {
 		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
 		return nil
 	}
-	var answer struct {
-		Generations []generation `json:"generations"`
-	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
+	var all []generation
+	if err := json.Unmarshal(raw, &all); err != nil {
 		return fmt.Errorf("the server does not answer like liverag: %w", err)
 	}
 	rows := [][]string{}
-	for _, g := range answer.Generations {
+	for _, g := range all {
 		state := plain(g.State)
 		if g.State == "building" {
 			state = fmt.Sprintf("building %.0f %%", g.Progress.Percent)
@@ -107,7 +105,7 @@ func runGenerations(ctx context.Context, c *call) error {
 		})
 	}
 	c.Out.table([]string{"NAME", "ALIAS", "STATE", "RECIPE", "DOCUMENTS", "CHUNKS", "TOKENS EMBEDDED", "REUSED"}, rows)
-	for _, g := range answer.Generations {
+	for _, g := range all {
 		if g.Trouble != nil && g.Trouble.Detail != "" {
 			c.Out.Printf("%s %s: %s\n", c.Out.bad("trouble"), plain(g.Name), plain(g.Trouble.Detail))
 		}

@@ -60,7 +60,7 @@ func (t *tour) run(ctx context.Context) error {
 			return err
 		}
 	}
-	printNext(t.out, t.base, true)
+	printNext(t.out, t.base, t.question())
 	return nil
 }
 

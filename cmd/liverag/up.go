@@ -116,12 +116,12 @@ func (u *up) run(ctx context.Context, c *call) error {
 			if err := t.run(serving); err != nil && serving.Err() == nil {
 				// The tour is a guest: what it shows goes on without it.
 				c.Err.Printf("the tour ended early: %v\n", err)
-				printNext(c.Out, base, true)
+				printNext(c.Out, base, t.question())
 			}
 			return nil
 		})
 	} else if !c.JSON {
-		printNext(c.Out, base, false)
+		printNext(c.Out, base, "")
 	}
 	err = g.Wait()
 	stopIndexing()
@@ -196,16 +196,17 @@ func giveBack(ctx context.Context, s *system) error {
 	}
 }
 
-// printNext prints commands to be pasted into another terminal.
-func printNext(out *terminal, base string, demo bool) {
-	id, question := "notes/refunds.md", "how long do refunds take"
-	if demo {
-		question = "how do I stop a goroutine after a timeout"
+// printNext prints commands to be pasted into another terminal, with a question that the corpus answers; none if it is empty.
+func printNext(out *terminal, base, question string) {
+	const id = "notes/refunds.md"
+	empty := question == ""
+	if empty {
+		question = "how long do refunds take"
 	}
 	ask := fmt.Sprintf("  # ask\n  curl -s '%s/retrieve?k=3&q=%s'\n", base, url.QueryEscape(question))
 	change := fmt.Sprintf("  # change: searchable when it answers\n  curl -s -X PUT '%s/documents/%s?wait=5s' -d '{\"title\":\"Refunds\",\"text\":\"Refunds take three working days.\"}'\n", base, id)
 	remove := fmt.Sprintf("  # delete: gone when it answers\n  go run ./cmd/liverag rm --wait 5s --server %s %s\n", base, id)
-	if !demo {
+	if empty {
 		ask, change = change, ask // there is nothing to ask yet
 	}
 	out.Printf("\n%s\n%s%s%s", out.bold("Your turn, in another terminal:"), ask, change, remove)
