@@ -37,6 +37,15 @@ func (b *bed) refuse(word string) (release func()) {
 	return func() { close(goOn) }
 }
 
+// replay makes another generation and waits until it has caught up.
+func (b *bed) replay(name, strategy string) {
+	b.t.Helper()
+	if _, err := b.indexer.Create(b.ctx(), name, vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: strategy, Tokens: 80}}); err != nil {
+		b.t.Fatal(err)
+	}
+	b.eventually("caught up", func() bool { i, err := b.indexer.Info(name); return err == nil && i.State == StateReady })
+}
+
 func TestAPipelineThatEndsStartsAgain(t *testing.T) {
 	b := newBed(t)
 	b.settle(upsert("a", "old"))
@@ -139,10 +148,7 @@ func TestOnlyWhatIsCurrentAnswers(t *testing.T) {
 	b := newBed(t)
 	b.settle(upsert("a", "first"))
 	first, _ := b.indexer.Info(Live)
-	if _, err := b.indexer.Create(b.ctx(), "second", vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Recursive, Tokens: 80}}); err != nil {
-		t.Fatal(err)
-	}
-	b.eventually("caught up", func() bool { i, err := b.indexer.Info("second"); return err == nil && i.State == StateReady })
+	b.replay("second", chunker.Recursive)
 
 	// One that was paused while the log went on must not answer before it has caught up again.
 	if _, err := b.indexer.Set(b.ctx(), "second", Pause); err != nil {
@@ -181,10 +187,7 @@ func TestWaitersAreWoken(t *testing.T) {
 	b := newBed(t)
 	b.settle(upsert("a", "first"))
 	first, _ := b.indexer.Info(Live)
-	if _, err := b.indexer.Create(b.ctx(), "second", vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Recursive, Tokens: 80}}); err != nil {
-		t.Fatal(err)
-	}
-	b.eventually("caught up", func() bool { i, err := b.indexer.Info("second"); return err == nil && i.State == StateReady })
+	b.replay("second", chunker.Recursive)
 	dropped, moved := make(chan error, 1), make(chan error, 1)
 	never := []stream.Position{at(0, 1<<40)}
 	go func() { dropped <- b.indexer.WaitApplied(b.ctx(), "second", never) }()
@@ -198,10 +201,7 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 
 	// Whoever waits for the live one is told by whichever that is.
-	if _, err := b.indexer.Create(b.ctx(), "third", vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Token, Tokens: 80}}); err != nil {
-		t.Fatal(err)
-	}
-	b.eventually("caught up", func() bool { i, err := b.indexer.Info("third"); return err == nil && i.State == StateReady })
+	b.replay("third", chunker.Token)
 	b.store.failWith(func(w vectordb.Write) error {
 		for _, r := range w.Revisions {
 			for _, e := range r.Entries {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -69,10 +68,8 @@ var (
 	ErrName = errors.New("bad generation name")
 )
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
-
 func checkName(name string) error {
-	if !namePattern.MatchString(name) || name == Live {
+	if vectordb.CheckName(name) != nil || name == Live {
 		return fmt.Errorf("%w %q: it is [a-z][a-z0-9_]{0,62}, and not %q", ErrName, name, Live)
 	}
 	return nil
@@ -92,14 +89,20 @@ func decodeControl(value []byte) (control, error) {
 	return c, nil
 }
 
+// load reads the control value as of everything acknowledged before the call.
+func (x *Indexer) load(ctx context.Context) (sequence int64, c control, err error) {
+	sequence, value, err := x.config.Register.Load(ctx)
+	if err != nil {
+		return 0, control{}, fmt.Errorf("read control topic: %w", err)
+	}
+	c, err = decodeControl(value)
+	return sequence, c, err
+}
+
 // change edits the control value until nobody came in between. edit may return an error to give up, and errUnchanged to leave all as it is.
 func (x *Indexer) change(ctx context.Context, edit func(*control) error) error {
 	for {
-		sequence, value, err := x.config.Register.Load(ctx)
-		if err != nil {
-			return fmt.Errorf("read control topic: %w", err)
-		}
-		c, err := decodeControl(value)
+		sequence, c, err := x.load(ctx)
 		if err != nil {
 			return err
 		}
@@ -109,7 +112,8 @@ func (x *Indexer) change(ctx context.Context, edit func(*control) error) error {
 			}
 			return err
 		}
-		if value, err = json.Marshal(c); err != nil {
+		value, err := json.Marshal(c)
+		if err != nil {
 			return err
 		}
 		switch err := x.config.Register.CompareAndSet(ctx, sequence, value); {

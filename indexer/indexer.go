@@ -119,11 +119,7 @@ func (x *Indexer) Run(ctx context.Context) error {
 	defer cancel()
 	x.wg.Go(func() { x.observe(ctx) })
 
-	sequence, value, err := x.config.Register.Load(ctx)
-	if err != nil {
-		return fmt.Errorf("read control topic: %w", err)
-	}
-	c, err := decodeControl(value)
+	sequence, c, err := x.load(ctx)
 	if err != nil {
 		return err
 	}

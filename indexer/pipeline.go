@@ -49,9 +49,9 @@ type pipeline struct {
 
 	mu       sync.Mutex
 	ready    *sync.Cond
-	queue    []*task             // documents whose turn it is, oldest first
-	docs     map[string]*docTurn // documents with work in flight
-	owned    map[int32]uint64    // partition → term of ownership; absent: not owned
+	queue    []*task          // documents whose turn it is, oldest first
+	docs     map[string]*task // documents with a task in work, each with the one that waits for its end; nil: none waits
+	owned    map[int32]uint64 // partition → term of ownership; absent: not owned
 	terms    uint64
 	inFlight int64         // bytes
 	room     chan struct{} // signalled when inFlight shrinks
@@ -71,12 +71,6 @@ type Trouble struct {
 type lender struct {
 	generation string
 	chunker    string
-}
-
-// docTurn holds one document's place in line.
-type docTurn struct {
-	running *task
-	next    *task
 }
 
 // task is the newest known change of a document's content, of its access, or both, together with every change that these supersede.
@@ -116,7 +110,7 @@ const (
 
 func (p *pipeline) Run(ctx context.Context) error {
 	p.ready = sync.NewCond(&p.mu)
-	p.docs = make(map[string]*docTurn)
+	p.docs = make(map[string]*task)
 	p.owned = make(map[int32]uint64)
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
@@ -297,15 +291,15 @@ func (p *pipeline) enqueue(c *stream.Change) {
 	default:
 		t.key, t.content = c.Key(), c
 	}
-	turn := p.docs[t.key]
+	next, busy := p.docs[t.key]
 	switch {
-	case turn == nil:
-		p.docs[t.key] = &docTurn{running: t}
+	case !busy:
+		p.docs[t.key] = nil
 		p.push(t)
-	case turn.next != nil:
-		p.supersede(turn.next, t)
+	case next != nil:
+		p.supersede(next, t)
 	default:
-		turn.next = t
+		p.docs[t.key] = t
 	}
 }
 
@@ -624,11 +618,10 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 func (p *pipeline) overtake(t *task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	turn := p.docs[t.key]
-	if turn.next == nil || turn.next.content == nil {
+	newer := p.docs[t.key]
+	if newer == nil || newer.content == nil {
 		return false
 	}
-	newer := turn.next
 	if newer.access == nil {
 		newer.access = t.access
 	}
@@ -641,7 +634,7 @@ func (p *pipeline) overtake(t *task) bool {
 	p.counts.superseded.Add(1)
 	newer.covers = append(newer.covers, t.covers...)
 	newer.bytes += t.bytes
-	turn.running, turn.next = newer, nil
+	p.docs[t.key] = nil
 	p.push(newer)
 	p.clearTrouble()
 	return true
@@ -829,13 +822,13 @@ func (p *pipeline) release(tasks []*task) {
 	defer p.mu.Unlock()
 	for _, t := range tasks {
 		p.inFlight -= t.bytes
-		turn := p.docs[t.key]
-		if turn.next == nil {
+		next := p.docs[t.key]
+		if next == nil {
 			delete(p.docs, t.key)
 			continue
 		}
-		turn.running, turn.next = turn.next, nil
-		p.push(turn.running)
+		p.docs[t.key] = nil
+		p.push(next)
 	}
 	select {
 	case p.room <- struct{}{}:
