@@ -195,6 +195,13 @@ type Catalog interface {
 	List(ctx context.Context) ([]Generation, error)
 }
 
+// Delayed is implemented by stores that acknowledge a write before a Search can find it.
+type Delayed interface {
+	// Visible blocks until a Search by any process finds everything that was acknowledged before the call. What has been written is durable
+	// whether or not it returns; an error may be tried again.
+	Visible(ctx context.Context, generation string) error
+}
+
 // Store is everything. All methods are safe for concurrent use.
 type Store interface {
 	Catalog

@@ -26,9 +26,11 @@ var allowed = map[string][]string{
 	"chunker":               {},
 	"embedder":              {},
 	"embedder/local":        {"embedder"},
+	"embedder/openai":       {"embedder"},
 	"embedder/embeddertest": {"embedder"},
 	"vectordb":              {},
 	"vectordb/flat":         {"vectordb"},
+	"vectordb/milvus":       {"vectordb"},
 	"vectordb/vectordbtest": {"vectordb"},
 	"indexer":               {"stream", "chunker", "embedder", "vectordb"},
 	"retrieve":              {"embedder", "vectordb"},
@@ -43,15 +45,17 @@ var allowed = map[string][]string{
 
 // mechanisms may be imported only where they are named.
 var mechanisms = map[string][]string{
-	"internal/bpe":      {"chunker"},
-	"internal/htmltext": {"indexer", "cmd"},
-	"internal/lexical":  {"vectordb"},
-	"internal/simd":     {"vectordb/flat", "embedder/local", "cmd"},
-	"internal/problem":  {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
-	"internal/httpd":    {"cmd"},
-	"internal/page":     {"cmd", "internal/httpd"},
-	"internal/config":   {"cmd"},
-	"internal/demo":     {"cmd"},
+	"internal/bpe":          {"chunker"},
+	"internal/htmltext":     {"indexer", "cmd"},
+	"internal/lexical":      {"vectordb"},
+	"internal/simd":         {"vectordb/flat", "embedder/local", "cmd"},
+	"internal/problem":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
+	"internal/httpd":        {"cmd"},
+	"internal/githistory":   {"cmd"},
+	"internal/mockprovider": {"cmd"},
+	"internal/page":         {"cmd", "internal/httpd"},
+	"internal/config":       {"cmd"},
+	"internal/demo":         {"cmd"},
 }
 
 // heavy modules are linked only through the adapter that exists for them.
@@ -63,6 +67,9 @@ var heavy = map[string][]string{
 	"github.com/JohannesKaufmann":   {"internal/htmltext"},
 	"github.com/fsnotify":           {"cmd"},
 	"github.com/blevesearch":        {"vectordb"},
+	"github.com/milvus-io":          {"vectordb/milvus"},
+	"google.golang.org/grpc":        {"vectordb/milvus"},
+	"github.com/sashabaranov":       {"embedder/openai"},
 }
 
 func TestArrows(t *testing.T) {
