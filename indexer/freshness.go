@@ -80,7 +80,7 @@ func (x *Indexer) WaitSearchable(ctx context.Context, positions []stream.Positio
 	}
 	for {
 		g := x.live.Load()
-		err := g.progress.waitExact(ctx, positions)
+		err := x.waitExact(ctx, g, positions)
 		if ctx.Err() != nil || x.live.Load() == g {
 			return err
 		}
@@ -103,7 +103,20 @@ func (x *Indexer) WaitExact(ctx context.Context, name string, positions []stream
 	if g == nil {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	return g.progress.waitExact(ctx, positions)
+	return x.waitExact(ctx, g, positions)
+}
+
+func (x *Indexer) waitExact(ctx context.Context, g *generation, positions []stream.Position) error {
+	if err := g.progress.waitExact(ctx, positions); err != nil || !x.config.Observe {
+		return err
+	}
+	// Those who index say only how far they have come.
+	for _, at := range positions {
+		if x.tail.refused(ctx, g, at) {
+			return ErrRejected
+		}
+	}
+	return nil
 }
 
 // WaitAsOf blocks until everything that entered the log before t can be found in the named generation.

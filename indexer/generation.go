@@ -127,9 +127,13 @@ func (g *generation) open(ctx context.Context) error {
 		return nil
 	}
 	x := g.indexer
-	parts, err := x.config.Build(g.recipe)
+	parts, err := x.build(ctx, g.recipe)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRecipe, err)
+		return err
+	}
+	if dim := parts.Embedder.Dim(); dim != g.made.Dim {
+		return fmt.Errorf("%w: %s gives vectors of %d dimensions now, and the generation's have %d; the index is left as it is: give the old model back, or replay into a new generation",
+			vectordb.ErrMismatch, g.recipe.Embedder.Model, dim, g.made.Dim)
 	}
 	if now := parts.fingerprint(); now != g.made.Fingerprint {
 		return fmt.Errorf("%w: this program's %s differs from the one it was made with; replay into a new generation", vectordb.ErrMismatch, describe(g.recipe))
@@ -143,6 +147,10 @@ func (g *generation) open(ctx context.Context) error {
 			vectordb.ErrMismatch, g.made.Origin, now)
 	}
 	err = x.config.Store.Create(ctx, g.made)
+	if errors.Is(err, vectordb.ErrMismatch) && x.config.Shared {
+		return fmt.Errorf("%w: the shared store holds a generation %s of this corpus that was made from another log or by another recipe; is another cluster's liverag using the same store? Name the corpus otherwise, or drop that generation there",
+			err, g.name)
+	}
 	if errors.Is(err, vectordb.ErrMismatch) {
 		// The register decides which generations there are. What the store holds under this name is a view of a log that is gone.
 		x.config.Logger.Warn("the store holds a generation of this name that was made from another log; it is replaced", "generation", g.name)
@@ -174,6 +182,10 @@ func (g *generation) run() {
 		defer close(stopped)
 		for attempt := 1; ; attempt++ {
 			err := g.open(ctx)
+			if err == nil && g.indexer.config.Observe {
+				clearTrouble(&g.trouble, g.indexer.config.Logger, g.name)
+				return // other processes do the rest
+			}
 			if err == nil {
 				err = g.newPipeline().Run(ctx)
 			}
@@ -207,8 +219,12 @@ func (g *generation) newPipeline() *pipeline {
 		trouble:    &g.trouble,
 	}
 	if x.config.Shared {
+		// What this process does is a part of the generation's progress.
 		g.pipeline.group = g.group
+		g.pipeline.progress = newProgress()
+		g.pipeline.settled = g.reach
 	}
+	g.pipeline.delayed, _ = x.config.Store.(vectordb.Delayed)
 	return g.pipeline
 }
 
@@ -225,6 +241,12 @@ func (g *generation) halt() {
 		<-stopped
 	}
 	g.progress.end(ErrStopped)
+}
+
+// reach takes over what a pipeline of this process has settled into the progress of all processes, before the others learn of it by its commits.
+func (g *generation) reach(applied map[int32]int64, positions, rejected []stream.Position) {
+	g.progress.reach(applied)
+	g.progress.confirm(positions, rejected)
 }
 
 // begins notes that everything below the ends is history.
@@ -317,13 +339,12 @@ func (g *generation) info() Info {
 	if info.Trouble == nil {
 		info.Trouble = g.trouble.Load()
 	}
-	applied, end := g.progress.totals()
+	applied, end, done := g.progress.totals()
 	p := &info.Progress
 	p.Changes, p.Of, p.Percent = applied, end, 100
 	if end > 0 {
 		p.Percent = 100 * float64(applied) / float64(end)
 	}
-	done := g.counts.changes.Load()
 	if info.State == StateBuilding && done > 0 && lag > 0 {
 		rate := float64(done) / time.Since(g.started).Seconds()
 		p.ETA = time.Duration(float64(lag) / rate * float64(time.Second)).Round(100 * time.Millisecond).String()

@@ -138,9 +138,9 @@ func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recip
 
 // create is Create; first asks for a generation only if there is no live one.
 func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recipe, first bool) (Info, error) {
-	parts, err := x.config.Build(recipe)
+	parts, err := x.build(ctx, recipe)
 	if err != nil {
-		return Info{}, fmt.Errorf("%w: %w", ErrRecipe, err)
+		return Info{}, err
 	}
 	identity, err := x.config.Log.Identity(ctx)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -246,6 +247,11 @@ func asProblem(err error) error {
 		if errors.Is(err, known.err) {
 			return problem.New(known.status, known.code, "%v", err)
 		}
+	}
+	var failed *embedder.Error
+	if errors.As(err, &failed) && failed.Temporary {
+		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "model_unavailable", RetryAfter: max(2*time.Second, failed.RetryAfter), Err: err,
+			Detail: fmt.Sprintf("the model does not answer now, try this again: %v", err)}
 	}
 	if errors.Is(err, stream.ErrUnavailable) {
 		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "log_unavailable", RetryAfter: 2 * time.Second, Err: err,

@@ -32,14 +32,19 @@ type Config struct {
 	DeadLetters stream.DeadLetters
 	Register    stream.Register
 	Store       vectordb.Store
-	// Build makes a recipe's parts, with its defaults filled in. It is called for every generation at start, and must be quick.
-	Build func(vectordb.Recipe) (Parts, error)
+	// Build makes a recipe's parts, with its defaults filled in. It is called for every generation at start, and blocks whoever waits for it until
+	// ctx ends. An *embedder.Error that is Temporary is tried again; any other means that the recipe can't be built.
+	Build func(ctx context.Context, r vectordb.Recipe) (Parts, error)
 	// Recipe makes the first generation of an empty corpus.
 	Recipe vectordb.Recipe
 	// RecipeAsked: somebody chose Recipe, and wants to know if the live generation was made by another. Defaults to false.
 	RecipeAsked bool
 	// Shared: the store is shared by several processes, so positions are kept by a consumer group. Defaults to false.
 	Shared bool
+	// Observe: other processes index; this one follows how far they have come. It needs Shared. Defaults to false.
+	Observe bool
+	// Groups tells how far other processes have come. Required if Shared.
+	Groups stream.Groups
 	// MaxInFlightBytes bounds what has been read and is not yet applied, for each generation. Defaults to 64 MiB.
 	MaxInFlightBytes int64
 	// SLO is the freshness that is promised. Defaults to 2 s for 99 % of changes.
@@ -70,6 +75,7 @@ type Indexer struct {
 	gate      *gate
 	freshness *freshness
 	hub       *hub
+	tail      *tail
 	ctx       context.Context // of Run
 	running   chan struct{}   // closed when Run has started
 	answering chan struct{}   // closed when there is a live generation
@@ -96,7 +102,7 @@ func New(config Config) *Indexer {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	return &Indexer{
+	x := &Indexer{
 		config:      config,
 		gate:        newGate(runtime.GOMAXPROCS(0)),
 		freshness:   newFreshness(config.SLO),
@@ -107,6 +113,8 @@ func New(config Config) *Indexer {
 		changed:     make(chan struct{}),
 		current:     -1,
 	}
+	x.tail = newTail(x)
+	return x
 }
 
 // Run indexes until ctx ends, then stops every pipeline and waits for them: what was applied is durable, and what was not is read again.
@@ -118,14 +126,20 @@ func (x *Indexer) Run(ctx context.Context) error {
 	defer x.wg.Wait()
 	defer cancel()
 	x.wg.Go(func() { x.observe(ctx) })
+	if x.config.Shared {
+		x.wg.Go(func() { x.watch(ctx) })
+	}
+	if x.config.Observe {
+		x.wg.Go(func() { x.tail.run(ctx) })
+	}
 
 	sequence, c, err := x.load(ctx)
 	if err != nil {
 		return err
 	}
 	if c.Live == "" {
-		if _, err := x.create(ctx, "", x.config.Recipe, true); err != nil {
-			return fmt.Errorf("make the first generation: %w", err)
+		if err := x.createFirst(ctx); err != nil || ctx.Err() != nil {
+			return err
 		}
 	} else if err := x.follow(ctx, sequence, c); err != nil {
 		return err
@@ -155,10 +169,38 @@ func (x *Indexer) Run(ctx context.Context) error {
 	}
 }
 
+// createFirst makes the first generation, once its model answers.
+func (x *Indexer) createFirst(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		_, err := x.create(ctx, "", x.config.Recipe, true)
+		var failed *embedder.Error
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return nil
+		case !errors.As(err, &failed) || !failed.Temporary:
+			return fmt.Errorf("make the first generation: %w", err)
+		}
+		x.config.Logger.Warn("the model of the first generation does not answer, trying again", "model", x.config.Recipe.Embedder.Model, "error", err)
+		if sleep(ctx, max(backoff(attempt), failed.RetryAfter)) != nil {
+			return nil
+		}
+	}
+}
+
+// build makes a recipe's parts. ErrRecipe: trying again is useless.
+func (x *Indexer) build(ctx context.Context, r vectordb.Recipe) (Parts, error) {
+	parts, err := x.config.Build(ctx, r)
+	var failed *embedder.Error
+	if err != nil && !(errors.As(err, &failed) && failed.Temporary) {
+		err = fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
+	return parts, err
+}
+
 // adviseRecipe tells an operator who configured another recipe than the live one's how to get it.
 func (x *Indexer) adviseRecipe() {
 	g := x.live.Load()
-	parts, err := x.config.Build(x.config.Recipe)
+	parts, err := x.build(x.ctx, x.config.Recipe)
 	if g == nil || err != nil || parts.fingerprint() == g.made.Fingerprint {
 		return
 	}
@@ -232,6 +274,10 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		case Run:
 			g.run()
 		case drop:
+			if x.config.Observe {
+				g.halt() // whoever writes it drops it
+				continue
+			}
 			x.wg.Go(func() { x.finishDrop(g) })
 		default:
 			g.halt()

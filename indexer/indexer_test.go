@@ -141,13 +141,19 @@ func (b *bed) start(c Config) {
 
 // config fills in the bed's parts.
 func (b *bed) config(c Config) Config {
-	c.Log, c.DeadLetters, c.Register, c.Store = b.log, b.log, b.log.Control(), b.store
+	c.Log, c.DeadLetters, c.Register = b.log, b.log, b.log.Control()
+	if c.Store == nil {
+		c.Store = b.store
+	}
 	c.Recipe = vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40}, Embedder: vectordb.EmbedderRecipe{Model: "hash/32"}}
-	c.Build = func(r vectordb.Recipe) (Parts, error) {
+	c.Groups, c.Logger = b.log, slog.New(slog.NewTextHandler(io.Discard, nil))
+	if c.Build != nil {
+		return c
+	}
+	c.Build = func(_ context.Context, r vectordb.Recipe) (Parts, error) {
 		cut, err := chunker.New(chunker.Options{Strategy: r.Chunker.Strategy, Tokens: r.Chunker.Tokens})
 		return Parts{Recipe: r, Chunker: cut, Embedder: b.model}, err
 	}
-	c.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	return c
 }
 

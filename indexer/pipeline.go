@@ -36,13 +36,15 @@ type pipeline struct {
 	log        stream.Log
 	letters    stream.DeadLetters
 	store      vectordb.Store
+	delayed    vectordb.Delayed // the store, if it acknowledges before it shows
 	logger     *slog.Logger
 	gate       *gate
-	live       func() bool             // is this the generation that answers?
-	applied    func([]*task)           // called after a write became searchable, before anybody waiting for it is woken
-	lender     func() *lender          // another generation whose vectors, maybe chunks, are the same; nil if there is none
-	begins     func(ends []stream.End) // called when the generation is empty, with how far the log reaches
-	limit      int64                   // bytes in flight
+	live       func() bool                                                          // is this the generation that answers?
+	applied    func([]*task)                                                        // called after a write became searchable, before anybody waiting for it is woken
+	lender     func() *lender                                                       // another generation whose vectors, maybe chunks, are the same; nil if there is none
+	settled    func(applied map[int32]int64, positions, rejected []stream.Position) // called after progress was made; nil: nobody else wants to know
+	begins     func(ends []stream.End)                                              // called when the generation is empty, with how far the log reaches
+	limit      int64                                                                // bytes in flight
 	progress   *progress
 	counts     *counts
 	trouble    *atomic.Pointer[Trouble]
@@ -59,6 +61,7 @@ type pipeline struct {
 
 	applyMu sync.Mutex // held while a write is under way
 	out     chan *task
+	unseen  chan []*task // written, and not visible yet
 }
 
 // Trouble is what keeps a generation from advancing.
@@ -114,6 +117,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 	p.owned = make(map[int32]uint64)
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
+	p.unseen = make(chan []*task, 64)
 
 	from := stream.From{Group: p.group}
 	if p.group == "" {
@@ -152,6 +156,9 @@ func (p *pipeline) Run(ctx context.Context) error {
 		g.Go(func() error { return p.prepare(ctx, g) })
 	}
 	g.Go(func() error { return p.apply(ctx) })
+	if p.delayed != nil {
+		g.Go(func() error { return p.show(ctx) })
+	}
 	if p.group != "" {
 		g.Go(func() error { return p.commit(ctx, source) })
 	}
@@ -746,8 +753,49 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 			return err
 		}
 	}
-	p.settle(batch, owned, positions)
-	return nil
+	return p.shown(ctx, batch, owned, positions)
+}
+
+// shown settles what was written, now or as soon as the store shows it. It is called while applyMu is held.
+func (p *pipeline) shown(ctx context.Context, batch, owned []*task, positions []stream.Position) error {
+	if p.delayed == nil {
+		p.settle(batch, owned, positions)
+		return nil
+	}
+	select {
+	case p.unseen <- slices.Clone(batch):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// show settles what was written once the store shows it. One wait serves every write before it.
+func (p *pipeline) show(ctx context.Context) error {
+	for {
+		var batch []*task
+		select {
+		case batch = <-p.unseen:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	drain:
+		for {
+			select {
+			case more := <-p.unseen:
+				batch = append(batch, more...)
+			default:
+				break drain
+			}
+		}
+		if err := p.persist(ctx, "wait until the store shows what was written", func() error { return p.delayed.Visible(ctx, p.generation) }); err != nil {
+			return err
+		}
+		p.applyMu.Lock()
+		owned, positions := p.stillOwned(batch)
+		p.settle(batch, owned, positions)
+		p.applyMu.Unlock()
+	}
 }
 
 // settle notes that a batch is searchable.
@@ -766,6 +814,9 @@ func (p *pipeline) settle(batch, owned []*task, positions []stream.Position) {
 	}
 	p.applied(owned)
 	p.progress.finish(positions, rejected)
+	if p.settled != nil {
+		p.settled(p.progress.committable(), positions, rejected)
+	}
 	p.release(batch)
 }
 
@@ -792,7 +843,9 @@ func (p *pipeline) writeApart(ctx context.Context, batch []*task) error {
 				return err
 			}
 		}
-		p.settle([]*task{t}, owned, positions)
+		if err := p.shown(ctx, []*task{t}, owned, positions); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -872,20 +925,28 @@ func setTrouble(trouble *atomic.Pointer[Trouble], logger *slog.Logger, generatio
 	trouble.Store(next)
 }
 
-func (p *pipeline) clearTrouble() {
-	if old := p.trouble.Swap(nil); old != nil {
-		p.logger.Info("indexing goes on", "generation", p.generation, "after", time.Since(old.Since).Round(time.Millisecond))
+func (p *pipeline) clearTrouble() { clearTrouble(p.trouble, p.logger, p.generation) }
+
+func clearTrouble(trouble *atomic.Pointer[Trouble], logger *slog.Logger, generation string) {
+	if old := trouble.Swap(nil); old != nil {
+		logger.Info("indexing goes on", "generation", generation, "after", time.Since(old.Since).Round(time.Millisecond))
 	}
 }
 
+// commitEvery is how often positions are committed if they moved. Commits are also how other processes learn what is searchable.
+const commitEvery = 100 * time.Millisecond
+
 // commit stores positions in the consumer group, off the write path.
 func (p *pipeline) commit(ctx context.Context, source stream.Source) error {
-	tick := time.NewTicker(checkpointEvery)
+	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
+	var saved map[int32]int64
 	for {
 		select {
 		case <-tick.C:
-			p.commitNow(ctx, source)
+			if now := p.progress.committable(); !sameCheckpoint(saved, now) && p.commitNow(ctx, source) {
+				saved = now
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -893,7 +954,7 @@ func (p *pipeline) commit(ctx context.Context, source stream.Source) error {
 }
 
 // commitNow commits the finished prefix of the named partitions, or of all. A failure costs only repeated work, so it is logged and left.
-func (p *pipeline) commitNow(ctx context.Context, source stream.Source, partitions ...int32) {
+func (p *pipeline) commitNow(ctx context.Context, source stream.Source, partitions ...int32) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var next []stream.Position
@@ -903,11 +964,13 @@ func (p *pipeline) commitNow(ctx context.Context, source stream.Source, partitio
 		}
 	}
 	if len(next) == 0 {
-		return
+		return true
 	}
-	if err := source.Commit(ctx, next...); err != nil && ctx.Err() == nil {
+	err := source.Commit(ctx, next...)
+	if err != nil && ctx.Err() == nil {
 		p.logger.Warn("commit failed; a restart repeats some work", "generation", p.generation, "error", err)
 	}
+	return err == nil
 }
 
 // backoff is full jitter: uniform up to 50 ms·2^attempt, at most 15 s.

@@ -21,12 +21,14 @@ type progress struct {
 }
 
 type partition struct {
-	rejected []int64      // offsets of the newest changes that went to the dead letters, in the order of finishing
-	open     []delivered  // in offset order, from the first change that is not searchable yet
-	fetched  int64        // next offset to be read
-	applied  int64        // every change below is searchable
-	end      stream.End   // the newest observation
-	pending  []stream.End // older observations that are still above applied, ascending
+	early    map[int64]struct{} // offsets above applied that are known to be searchable, where others report them
+	first    int64              // applied when the partition became known
+	rejected []int64            // offsets of the newest changes that went to the dead letters, in the order of finishing
+	open     []delivered        // in offset order, from the first change that is not searchable yet
+	fetched  int64              // next offset to be read
+	applied  int64              // every change below is searchable
+	end      stream.End         // the newest observation
+	pending  []stream.End       // older observations that are still above applied, ascending
 	asOf     time.Time
 }
 
@@ -54,7 +56,7 @@ func newProgress() *progress {
 func (p *progress) assign(at stream.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.partitions[at.Partition] = &partition{fetched: at.Offset, applied: at.Offset}
+	p.partitions[at.Partition] = &partition{fetched: at.Offset, applied: at.Offset, first: at.Offset}
 	p.notify()
 }
 
@@ -111,6 +113,47 @@ func (p *progress) observe(ends ...stream.End) {
 	p.notify()
 }
 
+// reach notes that everything below the offsets is searchable, whoever made it so. It is how progress that others make becomes known.
+func (p *progress) reach(applied map[int32]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, offset := range applied {
+		part := p.partitions[id]
+		if part == nil {
+			part = &partition{first: offset}
+			p.partitions[id] = part
+		}
+		if offset > part.fetched {
+			part.fetched = offset
+			for early := range part.early {
+				if early < offset {
+					delete(part.early, early)
+				}
+			}
+		}
+		p.advance(part)
+	}
+	p.notify()
+}
+
+// confirm notes that single changes are searchable, or were rejected, whatever becomes of others below them.
+func (p *progress) confirm(positions, rejected []stream.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range positions {
+		part := p.partitions[at.Partition]
+		if part == nil || at.Offset < part.applied {
+			continue
+		}
+		if part.early == nil {
+			part.early = make(map[int64]struct{})
+		}
+		part.early[at.Offset] = struct{}{}
+	}
+	p.remember(rejected)
+	p.notify()
+}
+
 // begin marks positions as part of the write under way, and returns the checkpoint that is true once it is done.
 func (p *progress) begin(positions []stream.Position) map[int32]int64 {
 	p.mu.Lock()
@@ -140,16 +183,21 @@ func (p *progress) retract(positions []stream.Position) {
 func (p *progress) finish(positions, rejected []stream.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, at := range rejected {
-		if part := p.partitions[at.Partition]; part != nil {
-			part.rejected = append(part.rejected[max(0, len(part.rejected)-rejectedKept):], at.Offset)
-		}
-	}
+	p.remember(rejected)
 	p.mark(positions, searchable)
 	for _, part := range p.partitions {
 		p.advance(part)
 	}
 	p.notify()
+}
+
+// remember keeps the newest rejected changes. It is called under the lock.
+func (p *progress) remember(rejected []stream.Position) {
+	for _, at := range rejected {
+		if part := p.partitions[at.Partition]; part != nil {
+			part.rejected = append(part.rejected[max(0, len(part.rejected)-rejectedKept):], at.Offset)
+		}
+	}
 }
 
 func (p *progress) mark(positions []stream.Position, state deliveredState) {
@@ -249,6 +297,9 @@ func (p *progress) isSearchable(at stream.Position) bool {
 		return false
 	}
 	if at.Offset < part.applied {
+		return true
+	}
+	if _, ok := part.early[at.Offset]; ok {
 		return true
 	}
 	i := sort.Search(len(part.open), func(i int) bool { return part.open[i].offset >= at.Offset })
@@ -352,15 +403,23 @@ func (p *progress) empty() bool {
 	return len(p.partitions) == 0
 }
 
-// totals sums applied and end offsets over the partitions.
-func (p *progress) totals() (applied, end int64) {
+// awaited tells whether somebody waits for progress.
+func (p *progress) awaited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting > 0
+}
+
+// totals sums, over the partitions, applied and end offsets, and how far applied has come since they became known.
+func (p *progress) totals() (applied, end, done int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, part := range p.partitions {
 		applied += part.applied
+		done += part.applied - part.first
 		end += max(part.end.Offset, part.applied)
 	}
-	return applied, end
+	return applied, end, done
 }
 
 // forgetAll drops what is known of every partition: the log is another one.

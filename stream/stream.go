@@ -248,6 +248,13 @@ type Log interface {
 	Open(ctx context.Context, from From) (Source, error)
 }
 
+// Groups tells how far the members of a consumer group have come, to whoever is not one of them.
+type Groups interface {
+	// Committed returns, for each partition that the group has committed, the next offset that it would read after a restart. A group that
+	// nobody ever joined has committed nothing.
+	Committed(ctx context.Context, group string) (map[int32]int64, error)
+}
+
 // Register is one small durable value with compare-and-set, shared by every process on the same log. It holds the
 // generations and the alias. Safe for concurrent use.
 type Register interface {

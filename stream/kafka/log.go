@@ -35,7 +35,10 @@ type Log struct {
 	control  *register
 }
 
-var _ stream.Log = (*Log)(nil)
+var (
+	_ stream.Log    = (*Log)(nil)
+	_ stream.Groups = (*Log)(nil)
+)
 
 func itoa(n int32) string { return strconv.Itoa(int(n)) }
 
@@ -308,6 +311,29 @@ func (l *Log) Ends(ctx context.Context) ([]stream.End, error) {
 		ends = append(ends, stream.End{Partition: p, Offset: offsets[p], At: at})
 	}
 	return ends, nil
+}
+
+// Committed returns the offsets that a consumer group has committed.
+func (l *Log) Committed(ctx context.Context, group string) (map[int32]int64, error) {
+	ctx, cancel := l.within(ctx)
+	defer cancel()
+	offsets, err := kadm.NewClient(l.client).FetchOffsetsForTopics(ctx, group, l.topic)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return nil, nil
+	}
+	if err == nil {
+		err = offsets.Error()
+	}
+	if err != nil {
+		return nil, l.unavailable("ask for the offsets of group "+group, err)
+	}
+	committed := make(map[int32]int64, len(offsets[l.topic]))
+	for partition, offset := range offsets[l.topic] {
+		if offset.At >= 0 {
+			committed[partition] = offset.At
+		}
+	}
+	return committed, nil
 }
 
 func (l *Log) partitions() []int32 {

@@ -24,6 +24,7 @@ import (
 type Process struct {
 	Log         stream.Log
 	Register    stream.Register
+	Groups      stream.Groups
 	DeadLetters stream.DeadLetters
 	// Letters lists the youngest dead letters, oldest first.
 	Letters func(ctx context.Context, limit int) ([]stream.DeadLetter, error)
@@ -795,6 +796,24 @@ func testGroupRebalance(t *testing.T, h Harness) {
 	}
 	if err := third.src.Commit(within(t), stream.Position{Partition: 99, Offset: 1}); err != nil {
 		t.Errorf("committing what is not owned: %v", err)
+	}
+	// Whoever is not a member can tell how far the group has come.
+	ends, err := a.Log.Ends(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed, err := a.Groups.Committed(within(t), group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range ends {
+		if committed[end.Partition] != end.Offset {
+			t.Errorf("the group has committed %v, the ends are %v", committed, ends)
+			break
+		}
+	}
+	if committed, err := a.Groups.Committed(within(t), group+"-nobody"); err != nil || len(committed) > 0 {
+		t.Errorf("a group that nobody joined has committed %v, %v", committed, err)
 	}
 }
 

@@ -1,0 +1,207 @@
+package indexer
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/liverag/liverag/chunker"
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// TestAnObserverKnowsWhatOthersIndexed asks a process without a pipeline for everything that one with a pipeline would know.
+func TestAnObserverKnowsWhatOthersIndexed(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	observer, _ := b.another(Config{Shared: true, Observe: true})
+	b.eventually("opened without an indexer", func() bool { return observer.Ready() == nil })
+	early := b.append(upsert("early", "before anybody indexes"))
+	if err := observer.WaitSearchable(done(), early); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a change that nobody has indexed counts as searchable: %v", err)
+	}
+	_, stop := b.another(Config{Shared: true})
+	b.indexer = observer
+	if err := observer.WaitSearchable(b.ctx(), early); err != nil {
+		t.Fatal(err)
+	}
+	events, stopEvents := observer.Events()
+	defer stopEvents()
+
+	hidden := upsert("hidden", "not for everybody")
+	hidden.Document.ACL = []string{"group:few"}
+	long := upsert("refused", "what the model refuses")
+	b.model.do(func(_ context.Context, inputs []string) error {
+		for i, input := range inputs {
+			if strings.Contains(input, "refuses") {
+				return &embedder.Error{Op: "test", Input: i, Err: errors.New("refused")}
+			}
+		}
+		return nil
+	})
+	written := b.append(upsert("a", "first"), hidden, remove("early"), long)
+	if err := observer.WaitApplied(b.ctx(), Live, written); err != nil {
+		t.Fatal(err)
+	}
+	if err := observer.WaitSearchable(b.ctx(), written[:3]); err != nil {
+		t.Error(err)
+	}
+	if err := observer.WaitSearchable(b.ctx(), written[3:]); !errors.Is(err, ErrRejected) {
+		t.Errorf("waiting for a change that was rejected: %v", err)
+	}
+	got := map[string]string{}
+	for len(got) < 2 {
+		select {
+		case e := <-events:
+			got[e.ID] = e.Kind
+		case <-b.ctx().Done():
+			t.Fatalf("events: %v", got)
+		}
+	}
+	if got["a"] != "upsert" || got["early"] != "delete" {
+		t.Errorf("events: %v", got)
+	}
+	f, err := observer.Freshness(b.ctx())
+	if err != nil || f.Entered.Count < 4 || len(f.Partitions) != 3 {
+		t.Errorf("freshness: %+v, %v", f, err)
+	}
+
+	// It starts replays that others build, and promotes them.
+	info, err := observer.Create(b.ctx(), "other", vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Whole, Tokens: 40}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("built by the other process", func() bool {
+		info, err = observer.Info("other")
+		return err == nil && info.State == StateReady
+	})
+	if _, err := observer.Promote(b.ctx(), "other"); err != nil {
+		t.Error(err)
+	}
+	b.settle(upsert("b", "second"))
+	b.compare(map[string]string{"a": "first", "b": "second", "hidden": "not for everybody"})
+
+	// With nobody indexing, what is written is known not to be searchable, and nothing can be promoted.
+	stop()
+	late := b.append(upsert("late", "text"))
+	if _, err := observer.Freshness(b.ctx()); err != nil {
+		t.Error(err)
+	}
+	if status := observer.Status(Live); status.Pending != 1 {
+		t.Errorf("pending changes: %d, want 1", status.Pending)
+	}
+	if err := observer.WaitSearchable(done(), late); !errors.Is(err, context.Canceled) {
+		t.Errorf("a change that nobody indexes: %v", err)
+	}
+}
+
+// done is a context that only lets a caller look.
+func done() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// late is a store that shows what was written only when it is let.
+type late struct {
+	*store
+	let   chan struct{}
+	waits atomic.Int32
+}
+
+func (s *late) Visible(ctx context.Context, _ string) error {
+	s.waits.Add(1)
+	select {
+	case <-s.let:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestNothingCountsBeforeTheStoreShowsIt writes to a store that acknowledges before it shows.
+func TestNothingCountsBeforeTheStoreShowsIt(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	slow := &late{store: b.store, let: make(chan struct{})}
+	x, _ := b.another(Config{Shared: true, Store: slow})
+	observer, _ := b.another(Config{Shared: true, Observe: true, Store: slow})
+	b.eventually("ready", func() bool { return x.Ready() == nil && observer.Ready() == nil })
+	first := b.append(upsert("a", "one"))
+	b.eventually("written", func() bool { return slow.waits.Load() == 1 })
+	b.indexer = x
+	if b.current("a").Version == 0 {
+		t.Fatal("it was not written")
+	}
+	group := x.live.Load().group
+	for _, who := range []*Indexer{x, observer} {
+		if err := who.WaitSearchable(done(), first); !errors.Is(err, context.Canceled) {
+			t.Errorf("what the store does not show counts as searchable: %v", err)
+		}
+	}
+	if committed, err := b.log.Committed(b.ctx(), group); err != nil || committed[first[0].Partition] > first[0].Offset {
+		t.Errorf("what the store does not show was committed: %v, %v", committed, err)
+	}
+	close(slow.let)
+	for _, who := range []*Indexer{x, observer} {
+		if err := who.WaitSearchable(b.ctx(), first); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAModelThatIsAway begins while the model does not answer: that is waited for, and whatever else keeps a recipe from being built is told.
+func TestAModelThatIsAway(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	good := b.config(Config{}).Build
+	var asked atomic.Int32
+	away := func(ctx context.Context, r vectordb.Recipe) (Parts, error) {
+		if asked.Add(1) < 3 {
+			return Parts{}, &embedder.Error{Op: "openai: probe", Temporary: true, Input: -1, Err: errors.New("connection refused")}
+		}
+		return good(ctx, r)
+	}
+	b.start(Config{Build: away})
+	b.settle(upsert("a", "text"))
+	asked.Store(0)
+	other, err := b.indexer.Create(b.ctx(), "other", vectordb.Recipe{})
+	var failed *embedder.Error
+	if !errors.As(err, &failed) || errors.Is(err, ErrRecipe) {
+		t.Errorf("a replay with a model that is away: %v, %v", other, err)
+	}
+	b.stop()
+
+	// The same after a restart, when there is an index already.
+	asked.Store(0)
+	b.start(Config{Build: away})
+	b.settle(upsert("b", "text"))
+	b.compare(map[string]string{"a": "text", "b": "text"})
+	b.stop()
+
+	// Another dimension is refused with the reason, and costs nothing of what is there.
+	wide := func(ctx context.Context, r vectordb.Recipe) (Parts, error) {
+		parts, err := good(ctx, r)
+		parts.Embedder = embedder.NewHash(48)
+		return parts, err
+	}
+	x := New(b.config(Config{Build: wide}))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+	b.eventually("refused", func() bool {
+		info, err := x.Info(Live)
+		return err == nil && info.State == StateFailed
+	})
+	if info, _ := x.Info(Live); !strings.Contains(info.Trouble.Detail, "48 dimensions now, and the generation's have 32") {
+		t.Errorf("the reason: %s", info.Trouble.Detail)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	b.start(Config{})
+	b.compare(map[string]string{"a": "text", "b": "text"})
+}
