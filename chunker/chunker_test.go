@@ -57,7 +57,7 @@ func TestNew(t *testing.T) {
 	}{
 		{o: Options{}, name: "markdown/1 tokens=200 overlap=0 tokenizer=cl100k_base"},
 		{o: Options{Strategy: Recursive, Tokens: 400, Overlap: 200, Tokenizer: O200K}, name: "recursive/1 tokens=400 overlap=200 tokenizer=o200k_base"},
-		{o: Options{Strategy: Token, Tokenizer: MiniLM, Counter: pieces{}}, name: "token/1 tokens=200 overlap=0 tokenizer=minilm"},
+		{o: Options{Strategy: Token, Tokenizer: MiniLM, Counter: pieces{}}, name: "token/2 tokens=200 overlap=0 tokenizer=minilm"},
 		{o: Options{Strategy: Whole, Tokens: 400}, name: "whole/1 tokenizer=cl100k_base"},
 		{o: Options{Strategy: "semantic"}, err: `strategy: unknown "semantic": use markdown, recursive, token, whole`},
 		{o: Options{Tokens: 15}, err: "tokens: 15 is too few: use 16 or more"},
@@ -231,26 +231,29 @@ func TestConcurrent(t *testing.T) {
 
 // Texts of millions of bytes without the borders that strategies look for must not go quadratic: this test would not end.
 func TestHuge(t *testing.T) {
-	n := 1 << 18
+	n := 1 << 17
 	if os.Getenv("LIVERAG_HUGE") != "" {
 		n = 8 << 20
 	} else if testing.Short() {
 		n = 1 << 16
 	}
 	n /= scale
-	for _, unit := range []string{"a", "\n", " ", "😀", ".", "a.", "x\n", "- a\n", "# h\n", "word ", "\xff", "| a\n", "<!--", "9"} {
+	for _, unit := range []string{"a", "\n", " ", "😀", ".", "a.", "x\n", "- a\n", "# h\n", "word ", "\xff", "| a\n", "<!--", "9", "中", "。", "\x00", strings.Repeat("a", 101) + " "} {
 		text := strings.Repeat(unit, n/len(unit))
 		for _, strategy := range strategies {
-			c := newChunker(t, Options{Strategy: strategy, Overlap: 20})
-			chunks := c.Split("text/markdown", text)
-			if strings.TrimSpace(unit) == "" {
-				if len(chunks) > 0 {
-					t.Errorf("%s: %d chunks of white space", c.Name(), len(chunks))
+			for _, o := range []Options{{}, {Tokenizer: MiniLM, Counter: wordPieces{}}} {
+				o.Strategy, o.Overlap = strategy, 20
+				c := newChunker(t, o)
+				chunks := c.Split("text/markdown", text)
+				if strings.TrimSpace(unit) == "" {
+					if len(chunks) > 0 {
+						t.Errorf("%s: %d chunks of white space", c.Name(), len(chunks))
+					}
+					continue
 				}
-				continue
-			}
-			if len(chunks) == 0 || len(strings.TrimSpace(text[chunks[len(chunks)-1].End:])) > 0 {
-				t.Errorf("%s: %d chunks don't cover %q repeated", c.Name(), len(chunks), unit)
+				if len(chunks) == 0 || len(strings.TrimSpace(text[chunks[len(chunks)-1].End:])) > 0 {
+					t.Errorf("%s: %d chunks don't cover %q repeated", c.Name(), len(chunks), unit)
+				}
 			}
 		}
 	}
@@ -423,9 +426,14 @@ func benchDocuments(b *testing.B) (small []string, large string) {
 func BenchmarkSplit(b *testing.B) {
 	small, large := benchDocuments(b)
 	for _, strategy := range strategies {
-		for _, tokens := range []int{200, 400} {
-			c := newChunker(b, Options{Strategy: strategy, Tokens: tokens})
-			b.Run(fmt.Sprintf("%s-%d/documents", strategy, tokens), func(b *testing.B) {
+		for _, o := range []Options{{Tokens: 200}, {Tokens: 400}, {Tokens: 200, Tokenizer: MiniLM, Counter: wordPieces{}}} {
+			o.Strategy = strategy
+			c := newChunker(b, o)
+			name := fmt.Sprintf("%s-%d", strategy, o.Tokens)
+			if o.Tokenizer != "" {
+				name += "-" + o.Tokenizer
+			}
+			b.Run(name+"/documents", func(b *testing.B) {
 				b.SetBytes(int64(len(strings.Join(small, "")) / len(small)))
 				b.ReportAllocs()
 				i := 0
@@ -434,7 +442,7 @@ func BenchmarkSplit(b *testing.B) {
 					i++
 				}
 			})
-			b.Run(fmt.Sprintf("%s-%d/1MB", strategy, tokens), func(b *testing.B) {
+			b.Run(name+"/1MB", func(b *testing.B) {
 				b.SetBytes(int64(len(large)))
 				b.ReportAllocs()
 				for b.Loop() {

@@ -28,11 +28,12 @@ func (c *markdown) Split(contentType, text string) []Chunk {
 	r := c.rulers.take(text, false)
 	defer c.rulers.put(r)
 	if contentType != "text/markdown" && contentType != "text/html" { // HTML has become Markdown before it is cut
-		p := packer{ruler: r, tokens: c.tokens, overlap: c.overlap}
+		p := packer{ruler: r, tokens: c.tokens, overlap: c.overlap, joint: r.frame()}
 		p.split(0, len(text), separators)
 		return p.chunks
 	}
-	s := sections{packer: packer{ruler: r, tokens: max(minTokens, c.tokens-c.overlap)}, budget: c.tokens, back: c.overlap}
+	// A section has one frame, however many pieces it is packed from.
+	s := sections{packer: packer{ruler: r, tokens: max(minTokens, c.tokens-c.overlap), joint: -r.frame()}, budget: c.tokens, back: c.overlap}
 	reader := blockReader{text: text}
 	for {
 		b, ok := reader.next()

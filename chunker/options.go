@@ -30,12 +30,19 @@ const (
 	recursiveVersion = 1
 	tokenVersion     = 1
 	wholeVersion     = 1
+
+	// countedVersion is added where a Counter counts: that changed where strategies cut, and encodings do not need it.
+	countedVersion = 1
 )
 
 // minTokens is the least token budget: any rune fits it in any tokenizer, so that no cut has to go through one.
 const minTokens = 16
 
 // Counter counts a text's tokens. It is safe for concurrent use, and equal texts have equal counts.
+//
+// Words add up: where white space (space, tab, newline, carriage return) separates a and b, whatever these are,
+// Count(a + " " + b) = Count(a) + Count(b) - Count(""), and white space alone is Count(""), the tokens that frame every input. A text is
+// counted once then, and not again for each span of it.
 type Counter interface{ Count(text string) int }
 
 // Options says how to cut.
@@ -74,6 +81,9 @@ func New(o Options) (Chunker, error) {
 		return nil, err
 	}
 	name := func(version int) string {
+		if o.Counter != nil {
+			version += countedVersion
+		}
 		return fmt.Sprintf("%s/%d tokens=%d overlap=%d tokenizer=%s", o.Strategy, version, o.Tokens, o.Overlap, o.Tokenizer)
 	}
 	switch o.Strategy {

@@ -14,7 +14,7 @@ type ruler struct {
 	text     string
 	encoding *bpe.Encoding // nil where a counter counts
 	index    bpe.Index
-	counter  Counter
+	tally    tally   // where a counter counts
 	ends     []int32 // scratch
 }
 
@@ -32,11 +32,12 @@ const keepBelow = 1 << 20
 func (rs *rulers) take(text string, tokens bool) *ruler {
 	r, ok := rs.free.Get().(*ruler)
 	if !ok {
-		r = &ruler{encoding: rs.encoding, counter: rs.counter}
+		r = &ruler{encoding: rs.encoding, tally: tally{counter: rs.counter}}
 	}
 	r.text = text
 	switch {
 	case r.encoding == nil:
+		r.tally.reset(text)
 	case tokens:
 		r.index.ResetEnds(r.encoding, text)
 	default:
@@ -49,7 +50,7 @@ func (rs *rulers) put(r *ruler) {
 	if len(r.text) > keepBelow {
 		return
 	}
-	r.text = ""
+	r.text, r.tally.text = "", ""
 	if r.encoding != nil {
 		r.index.Reset(r.encoding, "")
 	}
@@ -61,7 +62,15 @@ func (r *ruler) count(start, end int) int {
 	if r.encoding != nil {
 		return r.index.Count(start, end)
 	}
-	return r.counter.Count(r.text[start:end])
+	return r.tally.count(start, end)
+}
+
+// frame returns the number of tokens that go around every text, so that each has them.
+func (r *ruler) frame() int {
+	if r.encoding != nil {
+		return 0
+	}
+	return r.tally.frame
 }
 
 // measure is count where the span has fewer than n tokens, and else n: what is surely too long is not counted.
@@ -105,6 +114,7 @@ func (r *ruler) cut(start, end, budget int) int {
 	_, n := utf8.DecodeRuneInString(r.text[start:end])
 	least := start + n
 	if r.encoding == nil {
+		least = max(least, min(end, r.tally.reach(start, budget)))
 		return r.search(least, end, budget, func(at int) int { return r.count(start, at) })
 	}
 	limit := start
@@ -130,7 +140,7 @@ func (r *ruler) cut(start, end, budget int) int {
 func (r *ruler) search(least, end, budget int, cost func(at int) int) int {
 	good := least
 	var bad int
-	for width := budget * 4; ; width *= 2 {
+	for width := 2 * segmentBytes; ; width *= 2 {
 		at := r.border(min(end, least+width))
 		if at > good && cost(at) > budget {
 			bad = at
