@@ -294,18 +294,33 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// Texts of millions of bytes without a border must not go quadratic: this test would not end.
+// Huge texts without a border must not go quadratic, in either encoding: this test would not end.
 func TestHuge(t *testing.T) {
-	e := encoding(t, CL100K)
-	for unit, n := range map[string]int{"a": 8 << 20, "\n": 1 << 20, " ": 1 << 20, "😀": 1 << 20, "ab!": 1 << 20, "the": 1 << 20, "9": 1 << 20} {
-		if testing.Short() {
-			n = 1 << 18
-		}
-		n /= scale
-		text := strings.Repeat(unit, n/len(unit))
-		ends := e.AppendEnds(nil, text)
-		if count := e.Count(text); count != len(ends) || int(ends[count-1]) != len(text) {
-			t.Errorf("%d tokens and %d ends of %q repeated", count, len(ends), unit)
+	n := 1 << 17
+	if os.Getenv("LIVERAG_HUGE") != "" {
+		n = 8 << 20
+	} else if testing.Short() {
+		n = 1 << 16
+	}
+	n /= scale
+	var x Index
+	for _, name := range []string{CL100K, O200K} {
+		e := encoding(t, name)
+		for _, unit := range []string{"a", "A", "\n", " ", "\t", "😀", "ab!", "the", "9", "\x00", "\xff", "\xe2\x82", "中", "\u0301", " \n"} {
+			text := strings.Repeat(unit, n/len(unit))
+			ends := e.AppendEnds(nil, text)
+			if count := e.Count(text); count != len(ends) || int(ends[count-1]) != len(text) {
+				t.Errorf("%s: %d tokens and %d ends of %q repeated", name, count, len(ends), unit)
+			}
+			x.Reset(e, text)
+			if count := x.Count(0, len(text)); count != len(ends) {
+				t.Errorf("%s: %d tokens and %d by an index of %q repeated", name, len(ends), count, unit)
+			}
+			for _, p := range []int{1, len(text) / 3, len(text) - 1} {
+				if got, want := x.Count(0, p)+x.Count(p, len(text)), e.Count(text[:p])+e.Count(text[p:]); got != want {
+					t.Errorf("%s: %d tokens by an index of %q repeated and cut at %d, want %d", name, got, unit, p, want)
+				}
+			}
 		}
 	}
 }
