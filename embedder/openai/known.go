@@ -1,0 +1,196 @@
+package openai
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// limits are what a provider documents of a model.
+type limits struct {
+	input       int // tokens of an input
+	batch       int // inputs of a request
+	batchTokens int // tokens of a request
+}
+
+// known are well-known models by the last part of their names.
+//
+// OpenAI: the reference of POST /embeddings (8,192 tokens an input, 2,048 inputs and 300,000 tokens a request); ada-002's model card says 8,191.
+// Voyage: the reference of POST /embeddings (1,000 inputs; 1M, 320K or 120K tokens by model; 32,000 tokens an input).
+// Cohere: the reference of POST /embed (96 texts; 512 tokens, and 128,000 for v4). Jina: the model's card (8,192). BAAI, mixedbread and sentence-transformers: the
+// max_seq_length of their cards. nomic-embed-text: as Ollama runs it (2,048).
+var known = map[string]limits{
+	"text-embedding-3-small":        {8192, 2048, 300_000},
+	"text-embedding-3-large":        {8192, 2048, 300_000},
+	"text-embedding-ada-002":        {8191, 2048, 300_000},
+	"voyage-4":                      {32000, 1000, 320_000},
+	"voyage-4-large":                {32000, 1000, 120_000},
+	"voyage-4-lite":                 {32000, 1000, 1_000_000},
+	"voyage-3.5":                    {32000, 1000, 320_000},
+	"voyage-3.5-lite":               {32000, 1000, 1_000_000},
+	"voyage-3-large":                {32000, 1000, 120_000},
+	"voyage-code-3":                 {32000, 1000, 120_000},
+	"embed-v4.0":                    {128000, 96, 128_000},
+	"embed-english-v3.0":            {512, 96, 0},
+	"embed-multilingual-v3.0":       {512, 96, 0},
+	"embed-english-light-v3.0":      {512, 96, 0},
+	"embed-multilingual-light-v3.0": {512, 96, 0},
+	"jina-embeddings-v3":            {8192, 0, 0},
+	"bge-m3":                        {8192, 0, 0},
+	"bge-large-en-v1.5":             {512, 0, 0},
+	"bge-base-en-v1.5":              {512, 0, 0},
+	"bge-small-en-v1.5":             {512, 0, 0},
+	"mxbai-embed-large":             {512, 0, 0},
+	"mxbai-embed-large-v1":          {512, 0, 0},
+	"nomic-embed-text":              {2048, 0, 0},
+	"all-minilm":                    {256, 0, 0},
+	"all-minilm-l6-v2":              {256, 0, 0},
+}
+
+// lookUp finds a model under the names that gateways (openai/…) and Ollama (…:latest) give it.
+func lookUp(model string) limits {
+	name := strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
+	name, _, _ = strings.Cut(name, ":")
+	return known[name]
+}
+
+// longest is how long an input may be: as the server says it, since it may run a model with less than the model can, or else as it is known of the model. 0: not
+// known. It must be the same at every start, because names of generations stand on it: a server that fails to answer now is an error.
+func (m *Model) longest(ctx context.Context) (int, error) {
+	if m.base.Host != "api.openai.com" { // which does not say
+		if n, err := m.told(ctx); err != nil || n > 0 {
+			return n, err
+		}
+	}
+	return lookUp(m.cfg.Model).input, nil
+}
+
+// told asks the server: vLLM's list of models has max_model_len, text-embeddings-inference has max_input_length at /info. 0: it says neither.
+func (m *Model) told(ctx context.Context) (int, error) {
+	var list struct {
+		Data []struct {
+			ID          string `json:"id"`
+			MaxModelLen int    `json:"max_model_len"`
+		} `json:"data"`
+	}
+	if found, err := m.get(ctx, strings.TrimRight(m.base.Path, "/")+"/models", &list); err != nil {
+		return 0, err
+	} else if found {
+		for _, model := range list.Data {
+			if model.ID == m.cfg.Model && model.MaxModelLen > 0 {
+				return model.MaxModelLen, nil
+			}
+		}
+		if len(list.Data) > 0 {
+			return 0, nil
+		}
+	}
+	var info struct {
+		MaxInputLength     int `json:"max_input_length"`
+		MaxClientBatchSize int `json:"max_client_batch_size"`
+	}
+	if found, err := m.get(ctx, "/info", &info); err != nil || !found {
+		return 0, err
+	}
+	if info.MaxClientBatchSize > 0 && m.cfg.MaxBatch == 0 {
+		m.maxBatch.Store(int64(info.MaxClientBatchSize))
+	}
+	return max(info.MaxInputLength, 0), nil
+}
+
+// get reads JSON from a path of the endpoint's host, and tells whether there was some. What may be there later is an error.
+func (m *Model) get(ctx context.Context, path string, into any) (found bool, err error) {
+	timed, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	at := *m.base
+	at.Path, at.RawPath = path, ""
+	req, err := http.NewRequestWithContext(timed, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return false, fmt.Errorf("ask for %s: %w", path, err)
+	}
+	if m.cfg.Key != "" {
+		req.Header.Set("Authorization", "Bearer "+m.cfg.Key)
+	}
+	for name, value := range m.cfg.Headers {
+		req.Header.Set(name, value)
+	}
+	op := "openai: read " + path
+	res, err := m.http.Do(req)
+	if err != nil {
+		var inURL *url.Error
+		if errors.As(err, &inURL) {
+			err = inURL.Err
+		}
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("%s: %w", op, ctx.Err())
+		}
+		return false, m.classified(op, err, 0)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, answerOverhead))
+	switch {
+	case err != nil:
+		return false, m.classified(op, err, 0)
+	case res.StatusCode == http.StatusOK:
+		return json.Unmarshal(body, into) == nil, nil
+	case res.StatusCode >= 400:
+		if r := m.refused(res, body); r.temporary && res.StatusCode != http.StatusInternalServerError { // some have 500 for a path that they don't know
+			return false, m.classified(op, r, 0)
+		}
+	}
+	return false, nil
+}
+
+// wordLetters is how many letters of a word are taken for one token.
+const wordLetters = 5
+
+// Estimate guesses the tokens of an input where the model's tokenizer is not at hand. It errs on the high side: about a third above cl100k_base and WordPiece for English prose, so that an
+// input it takes to fit, fits. Words count a token for each 5 letters begun, a capital after a small letter begins a word; each digit, symbol and line break counts, as does each character beyond
+// ASCII, and twice beyond the letters of living scripts.
+func Estimate(input string) int {
+	n, run := 2, 0 // two frame an input for WordPiece models
+	lower := false
+	for i := 0; i < len(input); {
+		c := input[i]
+		if c < utf8.RuneSelf {
+			i++
+			small, capital := 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z'
+			switch {
+			case small || capital:
+				if capital && lower {
+					run = 0
+				}
+				if run%wordLetters == 0 {
+					n++
+				}
+				run++
+				lower = small
+			case c == ' ':
+				run, lower = 0, false
+			default:
+				n++
+				run, lower = 0, false
+			}
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(input[i:])
+		i += size
+		run, lower = 0, false
+		switch {
+		case r == utf8.RuneError || r > 0xffff:
+			n += 3
+		case unicode.IsLetter(r) && r < 0x0600: // Latin, Greek, Cyrillic and their neighbours
+			n++
+		default:
+			n += 2
+		}
+	}
+	return n
+}

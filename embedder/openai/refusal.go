@@ -1,0 +1,344 @@
+package openai
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/liverag/liverag/embedder"
+)
+
+// refusal is an answer that says no.
+type refusal struct {
+	status               int
+	code, param, message string
+	retryAfter           time.Duration
+	// advice is what to do next.
+	advice string
+
+	temporary bool
+	tooLong   bool // one input is longer than the model reads
+	tooMany   bool // the request has more in it than the endpoint takes
+	limit     int  // of inputs in a request, if the refusal says so
+	input     int  // the input that it names, or -1
+}
+
+func (r *refusal) Error() string {
+	text := strconv.Itoa(r.status)
+	if name := http.StatusText(r.status); name != "" {
+		text += " " + name
+	}
+	if r.message != "" {
+		text += ": " + r.message
+	}
+	if r.advice != "" {
+		text += "; " + r.advice
+	}
+	return text
+}
+
+// Unwrap lets callers tell an input that is too long.
+func (r *refusal) Unwrap() error {
+	if r.tooLong {
+		return embedder.ErrInputTooLong
+	}
+	return nil
+}
+
+// mayBeEncoding tells whether a request without an encoding may fare better: vLLM refused base64 with 400 once, strict servers answer 422, careless ones 500.
+func (r *refusal) mayBeEncoding() bool {
+	switch r.status {
+	case http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusNotImplemented:
+		return !r.tooLong && !r.tooMany
+	}
+	return false
+}
+
+// aboutInputs tells whether the refusal of a request is for what is in its inputs, and not for a setting.
+func (r *refusal) aboutInputs() bool {
+	switch {
+	case r.tooLong:
+		return true
+	case r.temporary || r.tooMany || r.param != "" && !strings.Contains(r.param, "input"):
+		return false
+	case slices.Contains(accountCodes, r.code) || r.code == "model_not_found":
+		return false
+	}
+	switch r.status {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusInternalServerError:
+		return true
+	}
+	return false
+}
+
+// accountCodes are codes and types of errors that waiting does not mend. OpenAI sends the first with 429.
+var accountCodes = []string{"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "access_terminated"}
+
+// The wordings below are those of the servers themselves: OpenAI ("This model's maximum context length is 8192 tokens"), vLLM (the same), Ollama ("the input length exceeds
+// the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413) and llama.cpp ("input is too large to process", with 500).
+var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum )?context (length|size|window)|exceeds maximum context|context_length_exceeded|must have less than \d+ tokens|input is too (large|long)|too many tokens in (the )?input|input length \d+ exceeds|maximum input length`)
+
+// Of a request: OpenAI ("Too many inputs", "max 300000 tokens per request"), text-embeddings-inference ("batch size 64 > maximum allowed batch size 32"), and others alike.
+var tooManyWords = regexp.MustCompile(`(?i)batch[ _]size|too many inputs|(max(imum)?|at most|up to|limit)[^.]{0,40}\b(inputs|items|texts|documents|elements)\b|tokens per request|max_tokens_per_request`)
+
+// tooManyLimits find how many it would be.
+var tooManyLimits = []*regexp.Regexp{
+	regexp.MustCompile(`(?i)(?:maximum|max|at most|up to|limit|larger than|greater than|exceed)[a-z _]{0,40}(?: is| of|:|=)? ?(\d+)`),
+	regexp.MustCompile(`(?i)(\d+) (?:inputs|items|texts|documents|elements)`),
+}
+
+var (
+	namedInput = regexp.MustCompile(`\binputs?\[(\d+)\]|\binput\.(\d+)\b`)
+	// Go's, Python's and JavaScript's writers of JSON refuse NaN. So a server whose model made one of an input says, with 500.
+	unwritable = regexp.MustCompile(`(?i)unsupported value: (NaN|[+-]?Inf)|out of range float values are not json compliant`)
+	tryAgain   = regexp.MustCompile(`(?i)(?:try again in|retry after|retry in|wait) (?:(\d+)m(?:in(?:utes?)?)?)? ?(?:(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|seconds?))?`)
+)
+
+// refused reads an answer of status 400 or above.
+func (m *Model) refused(res *http.Response, body []byte) *refusal {
+	r := &refusal{status: res.StatusCode, input: -1}
+	r.code, r.param, r.message = spoken(body)
+	r.message = m.scrub(r.message)
+	m.judge(r, res)
+	return r
+}
+
+// refusedInside reads the error in an answer whose status claims a success, as some gateways do it.
+func (m *Model) refusedInside(res *http.Response, failure []byte) *refusal {
+	r := &refusal{status: http.StatusBadGateway, input: -1}
+	r.code, r.param, r.message = spoken(append(append([]byte(`{"error":`), failure...), '}'))
+	if n, err := strconv.Atoi(r.code); err == nil && n >= 400 && n < 600 {
+		r.status = n
+	}
+	r.message = m.scrub(r.message)
+	m.judge(r, res)
+	return r
+}
+
+// judge fills in what follows from what was said.
+func (m *Model) judge(r *refusal, res *http.Response) {
+	said := r.code + " " + r.message
+	inRequest := r.status == http.StatusBadRequest || r.status == http.StatusRequestEntityTooLarge || r.status == http.StatusUnprocessableEntity
+	r.tooLong = (inRequest || r.status == http.StatusInternalServerError) && tooLongWords.MatchString(said)
+	if inRequest && !r.tooLong && tooManyWords.MatchString(said) {
+		r.tooMany = true
+		for _, limit := range tooManyLimits {
+			if found := limit.FindStringSubmatch(r.message); found != nil && !strings.Contains(said, "token") {
+				r.limit, _ = strconv.Atoi(found[1])
+				break
+			}
+		}
+	}
+	if found := namedInput.FindStringSubmatch(r.param + " " + r.message); found != nil {
+		r.input, _ = strconv.Atoi(found[1] + found[2])
+	}
+	switch r.status {
+	case http.StatusTooManyRequests:
+		r.temporary = !slices.Contains(accountCodes, r.code)
+	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, 499, 498: // 499: nginx lost its caller; 498: a full queue at some gateways
+		r.temporary = true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+	default:
+		r.temporary = r.status >= 500 && !r.tooLong && !unwritable.MatchString(r.message)
+	}
+	if r.temporary {
+		r.retryAfter = retryAfter(res.Header, r.message, time.Now())
+	}
+	switch {
+	case r.status == http.StatusUnauthorized && m.cfg.Key == "":
+		r.advice = "the endpoint wants a key: set OPENAI_API_KEY"
+	case r.status == http.StatusUnauthorized:
+		r.advice = "the endpoint refuses the key: set OPENAI_API_KEY to one that is valid there"
+	case r.status == http.StatusForbidden:
+		r.advice = "the key may not use " + m.cfg.Model + ": allow it in the provider's settings, or take another key"
+	case r.status == http.StatusPaymentRequired || slices.Contains(accountCodes, r.code):
+		r.advice = "the account's quota is used up or its billing is not in order: see the provider's settings"
+	case r.status == http.StatusNotFound && (r.code == "model_not_found" || strings.Contains(r.message, "model")):
+		r.advice = "the endpoint does not have " + m.cfg.Model + ": see its list at " + m.where + "/models"
+	case r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed:
+		r.advice = "nothing embeds at " + m.where + "/embeddings: the base URL usually ends in /v1"
+	}
+}
+
+// redirected is why a redirect is not followed.
+func redirected(res *http.Response) *refusal {
+	r := &refusal{status: res.StatusCode, input: -1, advice: "redirects are not followed, since they could take the key elsewhere: set the base URL to where the API is"}
+	if to, err := res.Location(); err == nil {
+		r.message = "to " + (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String()
+	}
+	return r
+}
+
+// classified is the failure of a request for a number of inputs, as callers understand it.
+func (m *Model) classified(op string, err error, inputs int) error {
+	failed := &embedder.Error{Op: op, Input: -1, Err: err}
+	var r *refusal
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &r):
+		failed.Temporary, failed.RetryAfter = r.temporary, r.retryAfter
+		switch {
+		case !r.aboutInputs():
+		case inputs == 1:
+			failed.Input = 0
+		case r.input < inputs && !r.tooLong:
+			failed.Input = r.input
+		}
+	case errors.Is(err, errMalformed):
+		// In a smaller request it may be right, as with servers that answer a list with one vector; alone, the input is not to blame.
+		failed.Temporary = inputs == 1
+	case errors.Is(err, errNoJSON):
+		failed.Temporary = true
+	case errors.As(err, &certificate), errors.As(err, &authority):
+		failed.Err = fmt.Errorf("%s can't be trusted: %w", m.where, err)
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		failed.Err = fmt.Errorf("%s does not speak TLS; should the base URL begin with http://?", m.where)
+	case errors.As(err, &dns):
+		failed.Temporary = true
+		failed.Err = fmt.Errorf("the host of %s can't be found: is the base URL right?", m.where)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		failed.Temporary = true
+		failed.Err = fmt.Errorf("nothing listens at %s: start the server, or set the base URL to where it is", m.where)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		failed.Temporary = true
+		failed.Err = fmt.Errorf("%s broke the connection off: %w", m.where, err)
+	default:
+		failed.Temporary = true
+		failed.Err = fmt.Errorf("%s: %s", m.where, m.scrub(err.Error()))
+	}
+	return failed
+}
+
+// scrub makes what an endpoint said fit for a message: on one line, not too long, and without our secrets.
+func (m *Model) scrub(text string) string {
+	for _, secret := range m.secrets {
+		text = strings.ReplaceAll(text, secret, "…")
+	}
+	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if runes := []rune(text); len(runes) > 300 {
+		text = string(runes[:300]) + "…"
+	}
+	return text
+}
+
+// spoken finds the code, the parameter and the message in the body of a refusal, in any of the shapes that servers use.
+func spoken(body []byte) (code, param, message string) {
+	var top map[string]json.RawMessage
+	if json.Unmarshal(body, &top) != nil {
+		text := strings.TrimSpace(string(body))
+		if strings.HasPrefix(text, "<") {
+			return "", "", "(a web page)"
+		}
+		return "", "", text
+	}
+	// OpenAI has an object under "error", others a string there, older vLLM everything at the top, FastAPI "detail".
+	inner := top
+	if json.Unmarshal(top["error"], &inner) != nil || inner == nil {
+		inner = top
+	}
+	plain := func(name string) string {
+		var value any
+		if json.Unmarshal(inner[name], &value) != nil {
+			return ""
+		}
+		switch v := value.(type) {
+		case string:
+			return v
+		case float64:
+			return strconv.FormatFloat(v, 'f', -1, 64)
+		case []any, map[string]any:
+			return string(inner[name])
+		}
+		return ""
+	}
+	code = plain("code")
+	if kind := plain("type"); code == "" || slices.Contains(accountCodes, kind) {
+		code = kind
+	}
+	return code, plain("param"), cmp.Or(plain("message"), plain("error"), plain("detail"))
+}
+
+// maxRetryAfter bounds what is believed: after that long we ask again, whatever the endpoint said.
+const maxRetryAfter = time.Hour
+
+// retryAfter is how long the endpoint asks to wait, 0 if it does not say: by retry-after-ms (OpenAI, Azure), Retry-After in seconds or as a date (RFC 9110, section 10.2.3),
+// x-ratelimit-reset-* of the allowance that is used up, or in the words of its message.
+func retryAfter(h http.Header, message string, now time.Time) time.Duration {
+	wait := time.Duration(0)
+	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
+		wait = seconds(ms / 1000)
+	}
+	if text := h.Get("Retry-After"); wait <= 0 && text != "" {
+		if s, err := strconv.ParseFloat(text, 64); err == nil {
+			wait = seconds(s)
+		} else if at, err := http.ParseTime(text); err == nil {
+			if sent, err := http.ParseTime(h.Get("Date")); err == nil {
+				now = sent // their clock, which may differ from ours
+			}
+			wait = at.Sub(now)
+		}
+	}
+	if wait <= 0 {
+		for _, what := range []string{"-Requests", "-Tokens", ""} {
+			if left, err := strconv.ParseFloat(h.Get("X-Ratelimit-Remaining"+what), 64); err == nil && left <= 0 {
+				wait = max(wait, reset(h.Get("X-Ratelimit-Reset"+what), now))
+			}
+		}
+	}
+	if wait <= 0 {
+		for _, found := range tryAgain.FindAllStringSubmatch(message, -1) {
+			minutes, _ := strconv.ParseFloat(found[1], 64)
+			rest, _ := strconv.ParseFloat(found[2], 64)
+			if strings.HasPrefix(found[3], "m") {
+				rest /= 1000
+			}
+			if wait = seconds(60*minutes + rest); wait > 0 {
+				break
+			}
+		}
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+// reset reads when an allowance is full again: a duration as Go writes it (OpenAI), seconds, or Unix time in seconds or milliseconds.
+func reset(text string, now time.Time) time.Duration {
+	if d, err := time.ParseDuration(text); err == nil {
+		return d
+	}
+	s, err := strconv.ParseFloat(text, 64)
+	switch {
+	case err != nil:
+		return 0
+	case s > 1e11:
+		return time.UnixMilli(int64(min(s, 1e15))).Sub(now)
+	case s > 1e9:
+		return time.Unix(int64(s), 0).Sub(now)
+	}
+	return seconds(s)
+}
+
+// seconds is a duration, within bounds.
+func seconds(s float64) time.Duration {
+	if math.IsNaN(s) {
+		return 0
+	}
+	return time.Duration(min(max(s, 0), 2*maxRetryAfter.Seconds()) * float64(time.Second))
+}
