@@ -323,6 +323,14 @@ func TestTables(t *testing.T) {
 			[]string{`"The log of document changes is the truth, and a generation is a whole index"`, `"of it"`},
 		},
 		{
+			"with a counter that frames its input, a joint costs recursive a frame, and a piece another", "text/plain", "a\nb\nc\nd\ne\nf\ng", Options{Strategy: Recursive, Tokens: 16, Tokenizer: MiniLM, Counter: pieces{}},
+			[]string{`"a\nb\nc"`, `"d\ne\nf"`, `"g"`},
+		},
+		{
+			"but markdown fills the budget", "text/markdown", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\nm\nn\no\np", Options{Tokens: 16, Tokenizer: MiniLM, Counter: pieces{}},
+			[]string{`"a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\nm\nn"`, `"o\np"`},
+		},
+		{
 			"token cuts anywhere", "text/plain", "The log of document changes is the truth, and a generation is a whole index of it", Options{Strategy: Token, Tokens: 16, Overlap: 2},
 			[]string{`"The log of document changes is the truth, and a generation is a whole index"`, `" whole index of it"`},
 		},
