@@ -8,19 +8,28 @@ import (
 	"github.com/liverag/liverag/embedder"
 )
 
-const staticName = "local/static"
+const (
+	miniLMName = "local/minilm"
+	staticName = "local/static"
+)
 
 // Models are the names that Open takes, the best first.
-func Models() []string { return []string{staticName} }
+func Models() []string { return []string{miniLMName, staticName} }
 
-// Open finds a model by its name in a recipe ("local/static") or by the full one that Name gives ("local/static@a74a0603"). A full name
+// Open finds a model by its name in a recipe ("local/minilm") or by the full one that Name gives ("local/minilm@e12cb29f"). A full name
 // with another hash is refused: vectors of other weights can't be compared.
 func Open(name string) (embedder.Embedder, error) {
 	short, _, exact := strings.Cut(name, "@")
-	if short != staticName {
+	var model embedder.Embedder
+	var err error
+	switch short {
+	case miniLMName:
+		model, err = NewMiniLM()
+	case staticName:
+		model, err = NewStatic()
+	default:
 		return nil, fmt.Errorf("local: model %q is not in this binary; it has %s", name, strings.Join(Models(), ", "))
 	}
-	model, err := NewStatic()
 	if err != nil {
 		return nil, err
 	}

@@ -20,10 +20,11 @@ type kernel struct {
 	// gather sets out[i] to the dot product of query and row rows[i] of codes.
 	gather func(out []int32, query, codes []int8, rows []uint32)
 	dot    func(a, b []float32) float32
+	forward
 }
 
 // available lists what this CPU can run, fastest first; the last one is pure Go.
-var available = append(native(), kernel{name: "go", scan: scanGo, gather: gatherGo, dot: dotGo})
+var available = append(native(), kernel{name: "go", scan: scanGo, gather: gatherGo, dot: dotGo, forward: forwardGo})
 
 var active = choose(os.Getenv("LIVERAG_SIMD"))
 

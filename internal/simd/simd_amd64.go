@@ -12,7 +12,8 @@ func native() (kernels []kernel) {
 			gather: func(out []int32, query, codes []int8, rows []uint32) {
 				gatherVNNI(&out[0], &query[0], &codes[0], &rows[0], len(query), len(out), bias(query))
 			},
-			dot: func(a, b []float32) float32 { return dotAVX512(&a[0], &b[0], len(a)) },
+			dot:     func(a, b []float32) float32 { return dotAVX512(&a[0], &b[0], len(a)) },
+			forward: forwardVNNI,
 		})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -34,6 +35,7 @@ func native() (kernels []kernel) {
 				}
 				return s
 			},
+			forward: forwardGo,
 		})
 	}
 	return kernels
