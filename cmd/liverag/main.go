@@ -107,6 +107,7 @@ func verbs() []verb {
 		dropVerb(),
 		doctorVerb(),
 		benchVerb(),
+		mockProviderVerb(),
 		configVerb(),
 		versionVerb(),
 	}

@@ -479,14 +479,18 @@ func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {
 	}
 	if fault == "hang" {
 		<-r.Context().Done()
-		p.count(func(s *Stats) { s.Gone++ })
-		return
+		p.gone()
 	}
 	if !sleep(r.Context(), latency) {
-		p.count(func(s *Stats) { s.Gone++ })
-		return
+		p.gone()
 	}
 	p.answer(w, r, asked, fault, share)
+}
+
+// gone ends a request that nobody waits for. If it is the server that stops, its caller sees a connection that ends, and no empty answer.
+func (p *Provider) gone() {
+	p.count(func(s *Stats) { s.Gone++ })
+	panic(http.ErrAbortHandler)
 }
 
 func (p *Provider) count(add func(*Stats)) {
@@ -666,8 +670,7 @@ func (p *Provider) answer(w http.ResponseWriter, r *http.Request, asked *request
 		panic(http.ErrAbortHandler)
 	case "drip":
 		if !drip(w, r, body, p.cfg.Slow) {
-			p.count(func(s *Stats) { s.Gone++ })
-			return
+			p.gone()
 		}
 	default:
 		w.Write(body)

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/httpd"
+	"github.com/liverag/liverag/internal/mockprovider"
+)
+
+func mockProviderVerb() verb {
+	kinds, does := mockprovider.Kinds()
+	var list []string
+	for i, kind := range kinds {
+		list = append(list, kind+" ("+does[i]+")")
+	}
+	return verb{
+		name: "mock-provider", group: groupCare,
+		summary: "Run an embedding endpoint with limits and faults, to rehearse with",
+		about: `Serves OpenAI's /v1/embeddings and /v1/models, at no cost, with the latency, the limits and the faults that you ask for. So you can see what happens to your index on a provider's bad day before there is one: every change should become searchable all the same, each once, and only a text that the provider refuses should end up among the dead letters.
+
+Its vectors are word hashes, like those of the model hash/384: what shares words with a question is found. Any model name will do. A token is 4 bytes.
+
+Limits are token buckets, as OpenAI has them: a minute's allowance may be used at once unless --burst says less, and every answer tells what is left in x-ratelimit headers. --fault draws faults by chance, --script plays them to the first requests in turn. They are: ` + strings.Join(list, "; ") + `.
+
+While requests come it prints a line every few seconds, and totals in the end; GET /stats has them at any time. Requests that it refuses for a limit are not charged to it.`,
+		examples: []example{
+			{"a provider that is well, with a latency like a real one's", "liverag mock-provider --latency 120ms --jitter 60ms"},
+			{"point liverag at it, in another terminal", "liverag up --embedder openai/mock --openai-base-url http://127.0.0.1:8089/v1   # while liverag mock-provider runs"},
+			{"limits of a small account: watch that nothing is answered 429 once they are known", "liverag mock-provider --rpm 500 --tpm 200000 --burst 1s --latency 50ms"},
+			{"a bad day", "liverag mock-provider --fault 429=0.05,500=0.02,hang=0.01,cut=0.01,truncate=0.01,html=0.01"},
+			{"an outage after 50 requests, for 200 requests", "liverag mock-provider --script 'ok*50,503*200'"},
+			{"a text that the provider refuses, and inputs that are too long for it", "liverag mock-provider --poison forbidden-word --max-input-tokens 512"},
+		},
+		anyConfig: true,
+		setup: func(fs *flag.FlagSet) action {
+			m := &mockRun{}
+			fs.StringVar(&m.listen, "listen", "127.0.0.1:8089", "`HOST:PORT` to listen on")
+			fs.IntVar(&m.cfg.Dim, "dim", 384, "dimension of the vectors")
+			fs.IntVar(&m.cfg.MaxDim, "max-dim", 0, "the largest that a request may ask for by dimensions (default: as many as --dim); -1 refuses the parameter")
+			fs.StringVar(&m.models, "models", "", "`NAMES` of the models that it has, separated by commas (default: any)")
+			fs.StringVar(&m.cfg.Key, "key", "", "`KEY` that callers need; it is a mock's, so keep no real one here")
+			fs.BoolVar(&m.cfg.NoBase64, "no-base64", false, "refuse encoding_format base64, as some servers do")
+			fs.DurationVar(&m.cfg.Latency, "latency", 0, "how long each answer takes at least")
+			fs.DurationVar(&m.cfg.PerToken, "latency-per-token", 0, "how much longer it takes for each token")
+			fs.DurationVar(&m.cfg.Jitter, "jitter", 0, "the most that chance adds to it")
+			fs.Uint64Var(&m.cfg.Seed, "seed", 1, "`N` that decides what chance does, the same at each run")
+			fs.IntVar(&m.cfg.RPM, "rpm", 0, "requests a minute that are allowed; 0 is no limit")
+			fs.IntVar(&m.cfg.TPM, "tpm", 0, "tokens a minute that are allowed; 0 is no limit")
+			fs.DurationVar(&m.cfg.Burst, "burst", time.Minute, "how long a time's allowance may be used at once")
+			fs.StringVar(&m.cfg.RetryAfter, "retry-after", "seconds", "`HOW` a 429 says when to come back: "+strings.Join(mockprovider.RetryHeaders(), ", "))
+			fs.IntVar(&m.cfg.MaxInFlight, "max-in-flight", 0, "requests worked on at once, above which it answers 429; 0 is no limit")
+			fs.IntVar(&m.cfg.MaxInputs, "max-inputs", 2048, "the most inputs in a request")
+			fs.IntVar(&m.cfg.MaxRequestTokens, "max-request-tokens", 0, "the most tokens in a request; 0 is no limit")
+			fs.IntVar(&m.cfg.MaxInputTokens, "max-input-tokens", 0, "the most tokens in an input; 0 is no limit")
+			fs.StringVar(&m.cfg.Poison, "poison", "", "`TEXT` that no input may contain: it is refused with 400")
+			fs.StringVar(&m.faults, "fault", "", "`KIND=SHARE` of the requests, as in 429=0.05,hang=0.01")
+			fs.StringVar(&m.script, "script", "", "what the first requests meet, as `KIND*TIMES` in turn, as in ok*50,503*200")
+			fs.DurationVar(&m.cfg.Slow, "slow", 10*time.Second, "how long the answer of a drip takes")
+			fs.DurationVar(&m.every, "every", 5*time.Second, "how often a line is printed while requests come; 0 is never")
+			return m.run
+		},
+	}
+}
+
+type mockRun struct {
+	cfg                            mockprovider.Config
+	listen, models, faults, script string
+	every                          time.Duration
+}
+
+func (m *mockRun) run(ctx context.Context, c *call) (err error) {
+	if len(c.Args) > 0 {
+		return &usageError{detail: "mock-provider takes no arguments: everything is a flag"}
+	}
+	cfg := m.cfg
+	if cfg.Faults, err = mockprovider.ParseFaults(m.faults); err != nil {
+		return &usageError{detail: "--fault: " + err.Error()}
+	}
+	if cfg.Script, err = mockprovider.ParseScript(m.script); err != nil {
+		return &usageError{detail: "--script: " + err.Error()}
+	}
+	if m.models != "" {
+		cfg.Models = strings.Split(m.models, ",")
+	}
+	var hashes sync.Map // by dimension
+	cfg.Vectors = func(ctx context.Context, dim int, inputs []string) ([][]float32, error) {
+		model, known := hashes.Load(dim)
+		if !known {
+			model, _ = hashes.LoadOrStore(dim, embedder.NewHash(dim))
+		}
+		return model.(*embedder.Hash).Embed(ctx, embedder.Index, inputs)
+	}
+	provider, err := mockprovider.New(cfg)
+	if err != nil {
+		return &usageError{detail: err.Error()}
+	}
+	// It holds nobody's data, so it may be reached from other machines.
+	listener, err := httpd.Listen(m.listen, httpd.ListenOptions{Explicit: true, Insecure: true})
+	if err != nil {
+		return err
+	}
+	base := "http://" + listener.Addr().String() + "/v1"
+	if c.JSON {
+		err = c.Out.JSON(map[string]any{"url": base})
+	} else {
+		c.Out.Printf("a mock embedding provider of %d dimensions listens at %s\n", cfg.Dim, c.Out.bold(base))
+		name := cmp.Or(m.models, "mock")
+		name, _, _ = strings.Cut(name, ",")
+		if cfg.Key != "" {
+			c.Out.Printf("  export OPENAI_API_KEY=%s\n", cfg.Key)
+		}
+		c.Out.Printf("  liverag up --embedder openai/%s --openai-base-url %s\n", name, base)
+	}
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	server := &http.Server{Handler: provider, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	var tick <-chan time.Time
+	if m.every > 0 {
+		ticker := time.NewTicker(m.every)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	last := provider.Stats()
+	for {
+		select {
+		case <-tick:
+			now := provider.Stats()
+			if now.Requests == last.Requests && now.Answered == last.Answered {
+				continue
+			}
+			if err := printMock(c, now, last, m.every); err != nil {
+				return errors.Join(err, server.Close())
+			}
+			last = now
+		case err := <-served:
+			return fmt.Errorf("serve %s: %w", m.listen, err)
+		case <-ctx.Done():
+			err := server.Close() // what hangs has no better end
+			<-served
+			return errors.Join(err, printMock(c, provider.Stats(), mockprovider.Stats{}, 0))
+		}
+	}
+}
+
+// printMock prints what happened since before; every is 0 for the totals at the end.
+func printMock(c *call, now, before mockprovider.Stats, every time.Duration) error {
+	if c.JSON {
+		return c.Out.JSON(now)
+	}
+	head, rate := "in all", ""
+	if every > 0 {
+		head = time.Now().Format("15:04:05")
+		rate = fmt.Sprintf(" (%.1f requests and %s tokens a second)", float64(now.Requests-before.Requests)/every.Seconds(), thousands(int64(float64(now.Tokens-before.Tokens)/every.Seconds())))
+	}
+	line := fmt.Sprintf("%s  %s, %s answered with %s, %s%s", head, count(now.Requests-before.Requests, "request"), thousands(now.Answered-before.Answered), count(now.Inputs-before.Inputs, "vector"),
+		count(now.Tokens-before.Tokens, "token"), rate)
+	if n := now.RateLimited - before.RateLimited; n > 0 {
+		line += "; " + c.Out.warn(thousands(n)+" over a limit")
+	}
+	if n := now.Refused - before.Refused; n > 0 {
+		line += fmt.Sprintf("; %s refused", thousands(n))
+	}
+	var met []string
+	for _, kind := range slices.Sorted(maps.Keys(now.Faults)) {
+		if n := now.Faults[kind] - before.Faults[kind]; n > 0 {
+			met = append(met, fmt.Sprintf("%s %s", kind, thousands(n)))
+		}
+	}
+	if len(met) > 0 {
+		line += "; faults: " + strings.Join(met, ", ")
+	}
+	if n := now.Gone - before.Gone; n > 0 {
+		line += fmt.Sprintf("; %s not waited for", thousands(n))
+	}
+	if every == 0 {
+		line += fmt.Sprintf("; at most %d at once", now.MostInFlight)
+	}
+	c.Out.Printf("%s\n", line)
+	return nil
+}
