@@ -1,4 +1,4 @@
-// Package simd holds the few loops that a search spends its time in: dot products of int8 codes and of float32 vectors.
+// Package simd holds the few loops that the time goes into: dot products of int8 codes and of float32 vectors, for searching, and those of a transformer's forward pass.
 //
 // Each has a kernel in assembly for what the CPU has (AVX-512 VNNI, AVX2, arm64 with and without the dot product
 // instructions) and one in Go, which the others are tested against. The choice is made once, when the program starts;
@@ -40,7 +40,7 @@ func choose(name string) *kernel {
 	panic(fmt.Sprintf("LIVERAG_SIMD=%s: this CPU can run %s", name, strings.Join(Kernels(), ", ")))
 }
 
-// Kernel names the implementation in use: avx512vnni, avx2, dotprod, neon or go.
+// Kernel names the implementation in use: avx512vnni, avx512, avx2, dotprod, neon or go.
 func Kernel() string { return active.name }
 
 // Kernels names every implementation that this CPU can run, fastest first.

@@ -3,7 +3,9 @@ package simd
 import "golang.org/x/sys/cpu"
 
 func native() (kernels []kernel) {
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VNNI {
+	avx2 := cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	avx512 := avx2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ
+	if avx512 && cpu.X86.HasAVX512VNNI {
 		kernels = append(kernels, kernel{
 			name: "avx512vnni",
 			scan: func(out []int32, query, codes []int8) {
@@ -16,17 +18,16 @@ func native() (kernels []kernel) {
 			forward: forwardVNNI,
 		})
 	}
-	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
+	if avx512 {
 		kernels = append(kernels, kernel{
-			name: "avx2",
-			scan: func(out []int32, query, codes []int8) {
-				scanAVX2(&out[0], &query[0], &codes[0], len(query), len(out))
-				addTails(out, query, codes)
-			},
-			gather: func(out []int32, query, codes []int8, rows []uint32) {
-				gatherAVX2(&out[0], &query[0], &codes[0], &rows[0], len(query), len(out))
-				addTailsAt(out, query, codes, rows)
-			},
+			name: "avx512", scan: scan256, gather: gather256,
+			dot:     func(a, b []float32) float32 { return dotAVX512(&a[0], &b[0], len(a)) },
+			forward: forwardAVX512,
+		})
+	}
+	if avx2 {
+		kernels = append(kernels, kernel{
+			name: "avx2", scan: scan256, gather: gather256,
 			dot: func(a, b []float32) float32 {
 				n := len(a) &^ 7
 				s := dotAVX2(&a[0], &b[0], n)
@@ -35,10 +36,20 @@ func native() (kernels []kernel) {
 				}
 				return s
 			},
-			forward: forwardGo,
+			forward: forwardAVX2,
 		})
 	}
 	return kernels
+}
+
+func scan256(out []int32, query, codes []int8) {
+	scanAVX2(&out[0], &query[0], &codes[0], len(query), len(out))
+	addTails(out, query, codes)
+}
+
+func gather256(out []int32, query, codes []int8, rows []uint32) {
+	gatherAVX2(&out[0], &query[0], &codes[0], &rows[0], len(query), len(out))
+	addTailsAt(out, query, codes, rows)
 }
 
 // bias is what a dot product comes out too large by when 128 is added to each code: VPDPBUSD multiplies unsigned by signed numbers.

@@ -284,6 +284,16 @@ const (
 	exp2C5 = 0.0013266970636323094
 )
 
+// The constants of exp2, geluGo and addNormGo for the kernels in assembly.
+var (
+	exp2Table = [...]float32{exp2C0, exp2C1, exp2C2, exp2C3, exp2C4, exp2C5, exp2Least, 1}
+	geluTable = [...]float32{
+		geluC[0], geluC[1], geluC[2], geluC[3], geluC[4], geluC[5], geluC[6], geluC[7], geluC[8], geluC[9], geluC[10],
+		2.0 / (geluMost * geluMost), -1, .5, geluMost, -geluMost,
+	}
+	normTable = [...]float32{normLeast}
+)
+
 func geluGo(x []float32) {
 	for i, v := range x {
 		c := min(max(v, -geluMost), geluMost)
