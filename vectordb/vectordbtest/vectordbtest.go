@@ -35,10 +35,15 @@ type Config struct {
 	Reopen func(t *testing.T, s vectordb.Store) vectordb.Store
 	// Lexical: the store has the lexical leg, with the port's terms and BM25. Otherwise it must refuse it with ErrUnsupported.
 	Lexical bool
+	// LexicalApproximate: the lexical leg's statistics are estimated, so its scores are those of the port's BM25 only nearly, and of a long answer the
+	// end may be others. Which documents it finds, and in which order where the scores are far apart, is as ever.
+	LexicalApproximate bool
 	// NoCheckpoint: the store leaves positions to consumer groups.
 	NoCheckpoint bool
 	// Settle waits until what was acknowledged is visible. nil: it is at once.
 	Settle func(t *testing.T, s vectordb.Store, generation string)
+	// Slow: a server stands behind the store, and waiting takes most of the time. The tests run side by side, and those that go round and round do so less often.
+	Slow bool
 	// MinRecall is the share of the exactly nearest chunks that the dense leg must find, on average over the random test's queries. Default 1.
 	MinRecall float64
 }
@@ -87,6 +92,9 @@ func Run(t *testing.T, c Config) {
 		{"Random", testRandom},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if c.Slow {
+				t.Parallel()
+			}
 			s := &suite{T: t, Config: c, generation: "g"}
 			s.store = c.New(t)
 			s.create("g")
