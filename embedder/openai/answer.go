@@ -55,8 +55,8 @@ func brief(all []int) string {
 func decode(body []byte, inputs, dim int) (answer, error) {
 	var a answer
 	r := reader{b: bytes.TrimPrefix(body, []byte("\ufeff"))}
-	err := r.object(func(key string) (err error) {
-		switch key {
+	err := r.object(func(key []byte) error {
+		switch string(key) {
 		case "data":
 			a.vectors, a.indexes = make([][]float32, 0, min(inputs, 1<<16)), make([]int, 0, min(inputs, 1<<16))
 			return r.array(func() error {
@@ -68,7 +68,8 @@ func decode(body []byte, inputs, dim int) (answer, error) {
 			if r.peek() != '"' {
 				return r.skip(0)
 			}
-			a.model, err = r.text()
+			name, err := r.unescaped()
+			a.model = string(name)
 			return err
 		case "usage":
 			return r.usage(&a.tokens)
@@ -134,7 +135,7 @@ func (r *reader) take(c byte) bool {
 }
 
 // object calls value for each key, to read what belongs to it.
-func (r *reader) object(value func(key string) error) error {
+func (r *reader) object(value func(key []byte) error) error {
 	if !r.take('{') {
 		return r.wrong("no object")
 	}
@@ -142,7 +143,7 @@ func (r *reader) object(value func(key string) error) error {
 		return nil
 	}
 	for {
-		key, err := r.text()
+		key, err := r.unescaped()
 		if err != nil {
 			return err
 		}
@@ -218,11 +219,6 @@ func (r *reader) unescaped() ([]byte, error) {
 	return []byte(out), nil
 }
 
-func (r *reader) text() (string, error) {
-	b, err := r.unescaped()
-	return string(b), err
-}
-
 // maxDepth bounds what is nested in values that are skipped.
 const maxDepth = 64
 
@@ -233,7 +229,7 @@ func (r *reader) skip(depth int) error {
 	}
 	switch r.peek() {
 	case '{':
-		return r.object(func(string) error { return r.skip(depth + 1) })
+		return r.object(func([]byte) error { return r.skip(depth + 1) })
 	case '[':
 		return r.array(func() error { return r.skip(depth + 1) })
 	case '"':
@@ -284,8 +280,8 @@ func (r *reader) usage(tokens *int) error {
 		return r.skip(0)
 	}
 	prompt, total := -1, -1
-	err := r.object(func(key string) (err error) {
-		switch key {
+	err := r.object(func(key []byte) (err error) {
+		switch string(key) {
 		case "prompt_tokens":
 			prompt, err = r.whole()
 		case "total_tokens":
@@ -304,8 +300,8 @@ func (r *reader) usage(tokens *int) error {
 // embedding reads one of data.
 func (r *reader) embedding(dim int) (vector []float32, index int, err error) {
 	index = -1
-	err = r.object(func(key string) (err error) {
-		switch key {
+	err = r.object(func(key []byte) (err error) {
+		switch string(key) {
 		case "embedding":
 			if r.peek() == '"' {
 				vector, err = r.packed()
@@ -353,21 +349,64 @@ func (r *reader) packed() ([]float32, error) {
 func (r *reader) numbers(dim int) ([]float32, error) {
 	vector := make([]float32, 0, min(dim, unknownDim))
 	err := r.array(func() error {
-		r.at()
-		word := r.word()
-		x, err := strconv.ParseFloat(string(word), 32)
-		if err != nil {
-			switch {
-			case errors.Is(err, strconv.ErrRange):
-				x = math.Inf(1)
-			case string(word) == "null":
-				x = math.NaN()
-			default:
-				return r.wrong("no number")
-			}
-		}
-		vector = append(vector, float32(x))
-		return nil
+		x, err := r.number()
+		vector = append(vector, x)
+		return err
 	})
 	return vector, err
+}
+
+// tens are the powers of ten that float64 has exactly.
+var tens = [...]float64{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
+
+// number reads one, rounded as strconv does it. Digits that make a whole number below 2^53, times a power of ten up to 22 (Clinger, "How to Read Floating Point Numbers Accurately",
+// 1990), are one multiplication or division away, which rounds once to float64. Rounding that to float32 is the same as rounding once, unless it lies exactly between two.
+func (r *reader) number() (float32, error) {
+	start := r.at()
+	i, b := start, r.b
+	negative := i < len(b) && b[i] == '-'
+	if negative {
+		i++
+	}
+	digits, point := i, -1
+	var mantissa uint64
+	for ; i < len(b); i++ {
+		if c := b[i] - '0'; c <= 9 {
+			mantissa = 10*mantissa + uint64(c)
+		} else if b[i] == '.' && point < 0 && i > digits {
+			point = i
+		} else {
+			break
+		}
+	}
+	fraction := 0
+	count := i - digits
+	if point >= 0 {
+		fraction = i - point - 1
+		count--
+	}
+	plain := i < len(b) && (b[i] == ',' || b[i] == ']' || b[i] == ' ' || b[i] == '\n')
+	if plain && count > 0 && count < 19 && mantissa < 1<<53 && fraction < len(tens) {
+		x := float64(mantissa) / tens[fraction]
+		const below = 1<<29 - 1 // the bits that float32 does not have
+		if math.Float64bits(x)&below != 1<<28 && (x >= 0x1p-126 || mantissa == 0) {
+			r.i = i
+			if negative {
+				x = -x
+			}
+			return float32(x), nil
+		}
+	}
+	word := r.word()
+	x, err := strconv.ParseFloat(string(word), 32)
+	switch {
+	case err == nil:
+	case errors.Is(err, strconv.ErrRange):
+		x = math.Inf(1)
+	case string(word) == "null":
+		x = math.NaN()
+	default:
+		return 0, r.wrong("no number")
+	}
+	return float32(x), nil
 }

@@ -9,12 +9,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -105,9 +105,11 @@ type Model struct {
 	framing   int // tokens of the longer prefix
 	maxTokens int
 
-	maxBatch atomic.Int64
-	encoding atomic.Int32
+	mostBatch int64 // what maxBatch was before anything was refused
+	maxBatch  atomic.Int64
+	encoding  atomic.Int32
 
+	answered   atomic.Int64 // when the last request was, in nanoseconds of Unix time
 	otherModel sync.Once
 
 	requests, inputs, tokens atomic.Int64
@@ -227,7 +229,8 @@ func configured(cfg Config) (*Model, error) {
 	known := lookUp(cfg.Model)
 	m.maxInput = max(cfg.MaxInput, 0)
 	m.maxTokens = max(cmp.Or(cfg.MaxBatchTokens, known.batchTokens), 0)
-	m.maxBatch.Store(int64(cmp.Or(cfg.MaxBatch, min(known.batch, 128), 32)))
+	m.mostBatch = int64(cmp.Or(cfg.MaxBatch, min(known.batch, 128), 32))
+	m.maxBatch.Store(m.mostBatch)
 	for _, prefix := range []string{cfg.IndexPrefix, cfg.QueryPrefix} {
 		if prefix != "" {
 			m.framing = max(m.framing, cfg.Count(prefix))
@@ -242,13 +245,19 @@ func configured(cfg Config) (*Model, error) {
 		*m.http = *cfg.HTTPClient
 	}
 	if m.http.Transport == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		// Every request in flight keeps its connection for the next one; the default would close all but two.
-		transport.MaxIdleConnsPerHost = 64
-		// Vectors hardly compress: it would cost both sides more time than it saves.
-		transport.DisableCompression = true
-		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		m.http.Transport = transport
+		m.http.Transport = &http.Transport{
+			Proxy:       http.ProxyFromEnvironment,
+			DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			// Every request in flight keeps its connection for the next one; the default would close all but two.
+			MaxIdleConnsPerHost: 64,
+			IdleConnTimeout:     90 * time.Second,
+			TLSHandshakeTimeout: 10 * time.Second,
+			// Vectors hardly compress: it would cost both sides more time than it saves.
+			DisableCompression: true,
+			ForceAttemptHTTP2:  true,
+			// A connection that went dead without a word would otherwise be given every request until the system notices, a quarter of an hour later.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		}
 	}
 	// Elsewhere may be anybody: neither the key nor the texts go there.
 	m.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -347,7 +356,7 @@ func (m *Model) Embed(ctx context.Context, role embedder.Role, inputs []string) 
 		n := m.fitting(texts)
 		vectors, err := m.ask(ctx, role, texts[:n])
 		if err != nil {
-			if n > 1 && m.lower(err, n) {
+			if m.lower(err, n) {
 				continue
 			}
 			var failed *embedder.Error
@@ -394,6 +403,11 @@ func (m *Model) lower(err error, n int) bool {
 	if !errors.As(err, &r) || !r.tooMany {
 		return false
 	}
+	if n == 1 {
+		// So it was not the number of inputs, whatever the words were that made it look so.
+		m.maxBatch.Store(m.mostBatch)
+		return false
+	}
 	limit := int64(n / 2)
 	if r.limit > 0 && r.limit < n {
 		limit = int64(r.limit)
@@ -410,22 +424,45 @@ func (m *Model) lower(err error, n int) bool {
 	}
 }
 
-// ask makes a request, in the encoding that the endpoint takes.
+// ask makes a request. Before an input is blamed for a failure, so that its document is given up, the endpoint must have shown that it is well otherwise: one that refuses every text, or
+// answers each with NaN, is to blame itself.
 func (m *Model) ask(ctx context.Context, role embedder.Role, texts []string) ([][]float32, error) {
-	known := m.encoding.Load()
-	vectors, err := m.send(ctx, role, texts, known != plain)
-	if known != unproven {
+	began := time.Now()
+	vectors, err := m.encoded(ctx, role, texts)
+	var failed *embedder.Error
+	if m.dim == 0 || !errors.As(err, &failed) || failed.Input < 0 || errors.Is(err, embedder.ErrInputTooLong) || m.answered.Load() >= began.UnixNano() {
 		return vectors, err
 	}
+	_, err = m.encoded(ctx, embedder.Index, []string{m.cfg.IndexPrefix + probe})
+	if err == nil {
+		return nil, failed
+	}
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	excused := *failed
+	excused.Input = -1
+	excused.Err = fmt.Errorf("%w; other texts fare no better", failed.Err)
+	var other *embedder.Error
+	if errors.As(err, &other) && other.Temporary {
+		excused.Temporary, excused.RetryAfter = true, other.RetryAfter
+	}
+	return nil, &excused
+}
+
+// encoded makes a request in the encoding that the endpoint takes.
+func (m *Model) encoded(ctx context.Context, role embedder.Role, texts []string) ([][]float32, error) {
+	known := m.encoding.Load()
+	vectors, err := m.send(ctx, role, texts, known != plain)
 	if err == nil {
 		m.encoding.CompareAndSwap(unproven, proven)
 		return vectors, nil
 	}
 	var r *refusal
-	if !errors.As(err, &r) || !r.mayBeEncoding() {
+	if known == plain || !errors.As(err, &r) || !r.isEncoding() && (known == proven || !r.mayBeEncoding()) {
 		return nil, err
 	}
-	if vectors, err = m.send(ctx, role, texts, false); err == nil && m.encoding.CompareAndSwap(unproven, plain) {
+	if vectors, err = m.send(ctx, role, texts, false); err == nil && m.encoding.Swap(plain) != plain {
 		m.cfg.Logger.Info("the embedding endpoint does not know base64; arrays are read instead", "endpoint", m.where)
 	}
 	return vectors, err
@@ -467,6 +504,7 @@ func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, ba
 	if err != nil {
 		return nil, err
 	}
+	m.answered.Store(time.Now().UnixNano())
 	m.requests.Add(1)
 	m.inputs.Add(int64(len(texts)))
 	if tokens := x.answer.tokens; tokens > 0 {

@@ -221,7 +221,7 @@ func TestFailures(t *testing.T) {
 		{"too long", says(200, `{"data":[`+strings.Repeat(" ", 2<<20)), true, -1, -1, 0, "longer than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := listening(t, answers(says(200, onlyVector), tt.answer))
+			cfg := listening(t, wellOtherwise(tt.answer))
 			cfg.Key = "sk-my-secret-key"
 			m := open(t, cfg)
 			check := func(inputs []string, temporary bool, input int) {
@@ -246,6 +246,59 @@ func TestFailures(t *testing.T) {
 			// A blank input moves the place of the others.
 			check([]string{" ", "a"}, tt.temporary, tt.input+map[bool]int{true: 1}[tt.input >= 0])
 		})
+	}
+}
+
+// An endpoint that refuses every text, or answers each with NaN, is not taken for one that was sent a bad text: no document is given up for it.
+func TestSickEndpointBlamesNobody(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"400":  says(400, `{"error":{"message":"this model was retired"}}`),
+		"NaN":  says(200, `{"data":[{"embedding":[1,NaN]}]}`),
+		"zero": says(200, `{"data":[{"embedding":[0,0]}]}`),
+		"500":  says(500, `{"error":"failed to encode response: json: unsupported value: NaN"}`),
+	} {
+		m := open(t, listening(t, answers(says(200, onlyVector), answer)))
+		_, err := m.Embed(t.Context(), embedder.Index, []string{"a"})
+		if failed := failure(t, err); failed.Input >= 0 || failed.Temporary || !strings.Contains(err.Error(), "other texts fare no better") {
+			t.Errorf("%s: input %d, temporary %t: %v", name, failed.Input, failed.Temporary, err)
+		}
+	}
+	m := open(t, listening(t, answers(says(200, onlyVector), says(400, "no"), says(503, "", "Retry-After", "4"))))
+	_, err := m.Embed(t.Context(), embedder.Index, []string{"a"})
+	if failed := failure(t, err); failed.Input >= 0 || !failed.Temporary || failed.RetryAfter != 4*time.Second {
+		t.Errorf("not known to be well: %+v", failed)
+	}
+}
+
+// A server that was exchanged for one without base64.
+func TestEncodingChanges(t *testing.T) {
+	m := open(t, listening(t, answers(says(200, onlyVector), says(400, `{"object":"error","message":"base64 encoding is not currently supported","code":400}`), says(200, onlyVector))))
+	for range 2 {
+		if _, err := m.Embed(t.Context(), embedder.Index, []string{"a"}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A refusal that only sounds as if there were too many inputs is for the one input that is left, and does not keep requests small.
+func TestNotTooMany(t *testing.T) {
+	m := open(t, listening(t, wellOtherwise(func(w http.ResponseWriter, r *http.Request) {
+		var body struct{ Input []string }
+		json.NewDecoder(r.Body).Decode(&body)
+		if slices.Contains(body.Input, "bad") {
+			says(400, `{"error":"can't read: we take at most 3 items a customer"}`)(w, r)
+			return
+		}
+		fmt.Fprintf(w, `{"data":[%s]}`, strings.TrimSuffix(strings.Repeat(`{"embedding":[3,4]},`, len(body.Input)), ","))
+	})))
+	for _, e := range []embedder.Embedder{m, embedder.Batch(m, embedder.BatchConfig{})} {
+		_, err := e.Embed(t.Context(), embedder.Index, []string{"a", "b", "c", "d", "bad", "e"})
+		if failed := failure(t, err); failed.Temporary || failed.Input != 4 {
+			t.Errorf("input %d: %v", failed.Input, err)
+		}
+	}
+	if m.MaxBatch() != 32 {
+		t.Errorf("MaxBatch stays %d", m.MaxBatch())
 	}
 }
 
@@ -361,7 +414,7 @@ func TestAnswers(t *testing.T) {
 		"not unit":        `{"data":[{"index":0,"embedding":[3e20,4e20]},{"index":1,"embedding":[1e-20,0]}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := open(t, listening(t, answers(says(200, onlyVector), says(200, body))))
+			m := open(t, listening(t, wellOtherwise(says(200, body))))
 			v, err := m.Embed(t.Context(), embedder.Index, []string{"a", "", "b"})
 			if err != nil {
 				t.Fatal(err)
@@ -387,7 +440,7 @@ func TestAnswers(t *testing.T) {
 		`{"x":` + strings.Repeat("[", 200):                                       "nested too deeply",
 		`{"data":[]} {}`:                                                         "more after its end",
 	} {
-		m := open(t, listening(t, answers(says(200, onlyVector), says(200, body))))
+		m := open(t, listening(t, wellOtherwise(says(200, body))))
 		v, err := m.Embed(t.Context(), embedder.Index, []string{"a", "b"})
 		if v != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: got %v, want %s", body, err, want)

@@ -69,6 +69,11 @@ func (r *refusal) mayBeEncoding() bool {
 	return false
 }
 
+// isEncoding tells whether it says that it is for the encoding.
+func (r *refusal) isEncoding() bool {
+	return r.mayBeEncoding() && (r.param == "encoding_format" || strings.Contains(r.message, "base64") || strings.Contains(r.message, "encoding_format"))
+}
+
 // aboutInputs tells whether the refusal of a request is for what is in its inputs, and not for a setting.
 func (r *refusal) aboutInputs() bool {
 	switch {
@@ -196,9 +201,9 @@ func (m *Model) classified(op string, err error, inputs int) error {
 	case errors.As(err, &r):
 		failed.Temporary, failed.RetryAfter = r.temporary, r.retryAfter
 		switch {
-		case !r.aboutInputs():
-		case inputs == 1:
+		case inputs == 1 && (r.aboutInputs() || r.tooMany):
 			failed.Input = 0
+		case !r.aboutInputs():
 		case r.input < inputs && !r.tooLong:
 			failed.Input = r.input
 		}
