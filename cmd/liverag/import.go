@@ -11,25 +11,31 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/liverag/liverag/internal/githistory"
 	"github.com/liverag/liverag/stream"
 )
 
 func importVerb() verb {
 	return verb{
 		name: "import", group: groupDocuments, args: "PATH…",
-		summary: "Bring in folders of text, Markdown and HTML, or NDJSON files, and follow them",
+		summary: "Bring in folders, git histories or NDJSON files, and follow them",
 		about: `A PATH is a folder, a file of text, Markdown or HTML, or NDJSON (.ndjson, .jsonl, or - for standard input): one document a line, like {"id":"a","text":"…"}, or {"id":"a","deleted":true}.
 
 In a folder, a file's id is its path below the folder with slashes, its title the first heading or the HTML title, its updated_at the time of its last change. Hidden files, links to folders, and what holds no text are left out and counted. Importing again costs nothing for what has not changed: nothing is embedded twice.
 
-What is imported counts as history: live changes go first, and freshness is measured without it. With --watch the folders are followed from then on until Ctrl-C: each file that is saved, renamed or deleted is changed in the index too. A file that is deleted while nobody watches stays in the index: rm deletes it.`,
+What is imported counts as history: live changes go first, and freshness is measured without it. With --watch the folders are followed from then on until Ctrl-C: each file that is saved, renamed or deleted is changed in the index too. A file that is deleted while nobody watches stays in the index: rm deletes it.
+
+With --git, PATH is a git repository or a folder of one, and its history is the stream of changes: each commit's edits, renames and deletions in order, with the commit's time as updated_at and its hash in the metadata. Ids are the same as those of the folder. A merge is one step. The end is exactly what is committed; what is not committed is not seen. Importing again goes on after the commit that was imported last (the data directory remembers it); where the history was rewritten, only the difference is sent. With --watch, every new commit is sent as it is made.`,
 		examples: []example{
 			{"bring in a folder and follow every edit", "liverag import docs --watch"},
 			{"a dump, until all of it can be found", "liverag import dump.ndjson --wait 10m"},
 			{"two folders side by side, without drafts", "liverag import handbook --prefix handbook/ --exclude 'drafts/**'"},
 			{"source code too, as plain text", "liverag import . --include '*.md' --include '*.go'"},
+			{"the history of a repository, and each new commit", "liverag import --git ../handbook --watch"},
+			{"what is committed now, without the history before it", "liverag import --git ../handbook --since HEAD"},
 		},
 		settings: append([]string{"documents.max_bytes"}, clientSettings...),
 		setup: func(fs *flag.FlagSet) action {
@@ -38,6 +44,9 @@ What is imported counts as history: live changes go first, and freshness is meas
 			fs.StringVar(&f.prefix, "prefix", "", "`TEXT` put before every id")
 			fs.Var(&f.include, "include", "only files that match the `GLOB`, of whatever ending; repeatable. ** crosses folders; without a slash it is for the name alone")
 			fs.Var(&f.exclude, "exclude", "leave out files and folders that match the `GLOB`; repeatable")
+			fs.BoolVar(&f.git, "git", false, "PATH is a git repository, or a folder of one: import its history")
+			fs.StringVar(&f.branch, "branch", "", "with --git: the `BRANCH` to import and follow, instead of what is checked out")
+			fs.StringVar(&f.since, "since", "", "with --git: the `REVISION` that the history begins with; all that it contains is one step")
 			fs.DurationVar(&f.wait, "wait", 0, "how long to wait until everything is searchable; 0 does not wait")
 			return func(ctx context.Context, c *call) error { return runImport(ctx, c, f) }
 		},
@@ -49,6 +58,8 @@ type importFlags struct {
 	prefix           string
 	include, exclude stringList
 	wait             time.Duration
+	git              bool
+	branch, since    string
 }
 
 // Limits of one request of an import.
@@ -81,6 +92,12 @@ func runImport(ctx context.Context, c *call, f importFlags) error {
 		},
 		begin: time.Now(),
 	}
+	if f.git {
+		return imp.git(ctx, f)
+	}
+	if f.branch != "" || f.since != "" {
+		return &usageError{detail: "--branch and --since are for the history of a repository: add --git"}
+	}
 	for _, path := range c.Args {
 		info, err := os.Stat(path)
 		switch {
@@ -102,7 +119,13 @@ func runImport(ctx context.Context, c *call, f importFlags) error {
 		}
 		defer w.close()
 	}
-	if err := imp.run(ctx, c.Args); err != nil {
+	if c.Err.Watched {
+		imp.total = imp.reader.measure(c.Args)
+	}
+	err = imp.run(ctx, !slices.Contains(c.Args, "-"), func(ctx context.Context, to *filler) error {
+		return imp.reader.each(ctx, c.Args, func(line []byte, where string) error { return to.add(ctx, line, where) })
+	})
+	if err != nil {
 		return imp.interrupted(err)
 	}
 	if err := imp.summary(ctx); err != nil || w == nil {
@@ -119,7 +142,8 @@ type importer struct {
 	wait   time.Duration
 
 	begin    time.Time
-	total    int64 // bytes to read, 0 if not known
+	total    int64 // what reader.read goes up to, 0 if not known
+	live     bool  // what is sent is news, no history
 	accepted int
 	bytes    int64
 	rejected []rejection
@@ -127,6 +151,8 @@ type importer struct {
 	requests int
 	token    string     // covers the whole import only if it was one request
 	printing sync.Mutex // of a watcher's lines
+	// history is what is imported, if it is one.
+	history *gitImport
 }
 
 // rejection is a document that the server did not take.
@@ -144,20 +170,28 @@ const maxRejections = 100
 type batch struct {
 	body  bytes.Buffer
 	where []string // of each line
-	read  int64    // bytes read from the sources by the end of the batch
+	read  int64    // reader.read by the end of the batch
+	// The rest is of a history.
+	changes []watched         // of each line
+	at      githistory.Commit // the last one that is complete with this batch; zero if there is none
 }
 
-func (imp *importer) run(ctx context.Context, paths []string) error {
-	if imp.c.Err.Watched {
-		imp.total = imp.reader.measure(paths)
-	}
+// run sends what a source puts into the filler. A source that can't be broken off (a read from a terminal or a pipe) is not waited for at the end.
+func (imp *importer) run(ctx context.Context, breaksOff bool, source func(context.Context, *filler) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	// One batch is filled while another is on its way. Sending stays in order, because a later line may change an earlier one's document.
 	batches, filled := make(chan *batch), make(chan error, 1)
-	go func() { filled <- imp.fill(ctx, paths, batches) }()
+	to := &filler{batches: batches, b: &batch{}, read: &imp.reader.read}
+	go func() {
+		err := source(ctx, to)
+		if err == nil {
+			err = to.flush(ctx)
+		}
+		filled <- err
+	}()
 	defer func() {
 		cancel()
-		if !slices.Contains(paths, "-") { // a read from a terminal or a pipe can't be broken off
+		if breaksOff {
 			<-filled
 		}
 	}()
@@ -177,39 +211,39 @@ func (imp *importer) run(ctx context.Context, paths []string) error {
 	}
 }
 
-func (imp *importer) fill(ctx context.Context, paths []string, batches chan<- *batch) error {
-	b := &batch{}
-	flush := func() error {
-		if len(b.where) == 0 {
-			return nil
-		}
-		b.read = imp.reader.read.Load()
-		select {
-		case batches <- b:
-			b = &batch{}
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+// filler collects lines into batches.
+type filler struct {
+	batches chan<- *batch
+	b       *batch
+	read    *atomic.Int64
+}
+
+// add takes one line.
+func (f *filler) add(ctx context.Context, line []byte, where string) error {
+	if f.b.body.Len()+len(line) > batchBytes || len(f.b.where) == batchLines {
+		if err := f.flush(ctx); err != nil {
+			return err
 		}
 	}
-	err := imp.reader.each(ctx, paths, func(line []byte, where string) error {
-		if b.body.Len()+len(line) > batchBytes {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		b.body.Write(line)
-		b.body.WriteByte('\n')
-		b.where = append(b.where, where)
-		if len(b.where) == batchLines {
-			return flush()
-		}
+	f.b.body.Write(line)
+	f.b.body.WriteByte('\n')
+	f.b.where = append(f.b.where, where)
+	return nil
+}
+
+// flush hands the batch over, if there is something in it.
+func (f *filler) flush(ctx context.Context) error {
+	if len(f.b.where) == 0 && f.b.at.Hash == "" {
 		return nil
-	})
-	if err != nil {
-		return err
 	}
-	return flush()
+	f.b.read = f.read.Load()
+	select {
+	case f.batches <- f.b:
+		f.b = &batch{}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // batchAnswer is the answer to POST /documents.
@@ -226,9 +260,16 @@ type batchAnswer struct {
 
 // send delivers one batch, and comes back while the server is too busy for it. Sending a batch twice is harmless.
 func (imp *importer) send(ctx context.Context, b *batch) error {
+	if len(b.where) == 0 {
+		return imp.history.sent(ctx, b, &batchAnswer{}, 0)
+	}
 	var answer batchAnswer
-	opt := options{contentType: "application/x-ndjson", timeout: importTimeout, header: map[string]string{headerBackfill: "1"}}
-	for try, begin := 1, time.Now(); ; try++ {
+	opt := options{contentType: "application/x-ndjson", timeout: importTimeout}
+	if !imp.live {
+		opt.header = map[string]string{headerBackfill: "1"}
+	}
+	begin := time.Now()
+	for try := 1; ; try++ {
 		err := imp.client.do(ctx, "POST", "/documents", bytes.NewReader(b.body.Bytes()), &answer, opt)
 		if err == nil {
 			break
@@ -241,7 +282,7 @@ func (imp *importer) send(ctx context.Context, b *batch) error {
 		if time.Since(begin)+pause > busyFor {
 			return err
 		}
-		imp.c.Err.Status("waiting after %s: %s", count(imp.accepted, "document"), err)
+		imp.c.Err.Status("waiting after %s: %s", count(imp.accepted, imp.noun()), err)
 		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -263,13 +304,24 @@ func (imp *importer) send(ctx context.Context, b *batch) error {
 	if imp.token = answer.Token; imp.requests > 1 {
 		imp.token = ""
 	}
+	if imp.history != nil {
+		return imp.history.sent(ctx, b, &answer, time.Since(begin))
+	}
 	return nil
+}
+
+// noun is what the import counts.
+func (imp *importer) noun() string {
+	if imp.history != nil {
+		return "change"
+	}
+	return "document"
 }
 
 // progress redraws the status line.
 func (imp *importer) progress(read int64) {
 	elapsed := time.Since(imp.begin)
-	text := fmt.Sprintf("%s, %s/s", count(imp.accepted, "document"), thousands(int64(float64(imp.accepted)/elapsed.Seconds())))
+	text := fmt.Sprintf("%s, %s/s", count(imp.accepted, imp.noun()), thousands(int64(float64(imp.accepted)/elapsed.Seconds())))
 	if imp.total > 0 && read > 0 {
 		share := min(float64(read)/float64(imp.total), 1)
 		text = fmt.Sprintf("%3.0f %%  %s, %s to go", 100*share, text, short(time.Duration(float64(elapsed)*(1-share)/share).Round(time.Second)))
@@ -282,7 +334,15 @@ func (imp *importer) interrupted(err error) error {
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	return withHint(fmt.Errorf("%w (after %s)", err, count(imp.accepted, "document")), "importing again from the start is harmless, and what has not changed costs nothing")
+	return withHint(fmt.Errorf("%w (after %s)", err, count(imp.accepted, imp.noun())), imp.again())
+}
+
+// again is what an interrupted import can be told.
+func (imp *importer) again() string {
+	if imp.history != nil {
+		return "importing again goes on where this one ended"
+	}
+	return "importing again from the start is harmless, and what has not changed costs nothing"
 }
 
 // importResult is the import for a program.
@@ -294,6 +354,9 @@ type importResult struct {
 	Took          string      `json:"took"`
 	Token         string      `json:"token,omitempty"`
 	Searchable    *bool       `json:"searchable,omitempty"`
+	// The rest is of a history: how many commits were gone through, and the last of them.
+	Commits int64  `json:"commits,omitempty"`
+	Commit  string `json:"commit,omitempty"`
 }
 
 // summary prints what became of everything, and waits for it if asked to.
@@ -301,8 +364,10 @@ func (imp *importer) summary(ctx context.Context) error {
 	took := time.Since(imp.begin)
 	out := imp.c.Out
 	imp.c.Err.clearStatus()
-	if !imp.c.JSON {
-		out.Printf("imported %s in %s (%s/s)\n", count(imp.accepted, "document"), short(took), thousands(int64(float64(imp.accepted)/took.Seconds())))
+	if imp.history.upToDate() && !imp.c.JSON {
+		out.Printf("nothing new: everything up to commit %.12s has been imported\n", imp.history.head)
+	} else if !imp.c.JSON {
+		out.Printf("imported %s%s in %s (%s/s)\n", count(imp.accepted, imp.noun()), imp.history.extent(), short(took), thousands(int64(float64(imp.accepted)/took.Seconds())))
 		for _, s := range imp.reader.skips.list() {
 			out.Printf("%s %s\n", out.warn("left out"), plain(s.String()))
 		}
@@ -325,14 +390,20 @@ func (imp *importer) summary(ctx context.Context) error {
 		if imp.rejected == nil {
 			imp.rejected = []rejection{}
 		}
-		if err := out.JSON(importResult{imp.accepted, imp.refused, imp.rejected, imp.reader.skips.list(), short(took), imp.token, searchable}); err != nil {
+		result := importResult{
+			Accepted: imp.accepted, RejectedCount: imp.refused, Rejected: imp.rejected, Skipped: imp.reader.skips.list(), Took: short(took), Token: imp.token, Searchable: searchable,
+		}
+		if imp.history != nil {
+			result.Commits, result.Commit = imp.reader.read.Load(), imp.history.head
+		}
+		if err := out.JSON(result); err != nil {
 			return err
 		}
 	}
 	switch {
 	case imp.refused > 0:
 		return fmt.Errorf("%s refused by the server", count(imp.refused, "document"))
-	case imp.accepted == 0 && !imp.watching():
+	case imp.accepted == 0 && !imp.watching() && !imp.history.upToDate():
 		return withHint(errors.New("there was nothing to import"), "folders are searched for .md .markdown .html .htm .txt .text; --include 'GLOB' takes others")
 	}
 	return nil

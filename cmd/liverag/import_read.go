@@ -32,7 +32,7 @@ type reader struct {
 	maxText int64
 	maxLine int
 	skips   *skips
-	// read counts the bytes of the sources, for progress.
+	// read counts the bytes of the sources, or the commits of a history, for progress.
 	read atomic.Int64
 	// ids knows where each id came from, if there are many paths: two files with one id would overwrite each other silently.
 	many bool
@@ -61,6 +61,8 @@ const (
 	skipID         = "path can't be an id"
 	skipTwice      = "id of another file"
 	skipSpecial    = "no regular file"
+	skipSymlink    = "symbolic link"
+	skipSubmodule  = "submodule"
 )
 
 // each calls do for every document of the paths, with its line and where it is from.
@@ -392,6 +394,18 @@ func (f *fileFilter) leaveOut(rel string, folder bool) string {
 		return skipImage
 	}
 	return skipKind
+}
+
+// leaveOutBelow is leaveOut for a file that was not come to through its folders: it returns the first of them that is left out, with a slash, or the file.
+func (f *fileFilter) leaveOutBelow(rel string) (where, reason string) {
+	for i := range rel {
+		if rel[i] == '/' {
+			if reason := f.leaveOut(rel[:i], true); reason != "" {
+				return rel[:i+1], reason
+			}
+		}
+	}
+	return rel, f.leaveOut(rel, false)
 }
 
 // isEditorFile tells the files that editors write beside the one they save.

@@ -300,6 +300,10 @@ type watched struct {
 	Detail     string    `json:"detail,omitempty"`
 	Searchable bool      `json:"searchable"`
 	Took       string    `json:"took,omitempty"`
+	// Commit is where a change comes from that a followed repository tells of.
+	Commit string `json:"commit,omitempty"`
+
+	line int // of its batch, from 1
 }
 
 // send brings the index in line with one file as it is now, and tells whether that has to be tried again.
@@ -356,12 +360,14 @@ func (w *watcher) send(ctx context.Context, full string) (again bool) {
 	return false
 }
 
-func (w *watcher) print(line watched) {
+func (w *watcher) print(line watched) { w.imp.printWatched(line) }
+
+func (imp *importer) printWatched(line watched) {
 	line.Time = time.Now().UTC()
-	out := w.imp.c.Out
-	w.imp.printing.Lock()
-	defer w.imp.printing.Unlock()
-	if w.imp.c.JSON {
+	out := imp.c.Out
+	imp.printing.Lock()
+	defer imp.printing.Unlock()
+	if imp.c.JSON {
 		_ = out.JSON(line) // a reader that went away ends the program by SIGPIPE
 		return
 	}

@@ -147,12 +147,9 @@ func (r *Repository) lastContained(ctx context.Context, from, to string) (string
 	if err != nil {
 		return "", err
 	}
-	line, err := list.out.ReadString('\n')
+	line, _ := list.out.ReadString('\n')
 	if line == "" { // none: it reaches all of them
-		if err = list.wait(); err != nil {
-			return "", err
-		}
-		return to, nil
+		return to, list.wait()
 	}
 	cancel()
 	_ = list.wait()
