@@ -17,7 +17,7 @@ func native() (kernels []kernel) {
 				gatherDotprod(&out[0], &query[0], &codes[0], &rows[0], len(query), len(out))
 				addTailsAt(out, query, codes, rows)
 			},
-			dot: dotWithTail, forward: forwardGo,
+			dot: dotWithTail, forward: forwardDotprod,
 		})
 	}
 	return append(kernels, kernel{
@@ -30,7 +30,7 @@ func native() (kernels []kernel) {
 			gatherNEON(&out[0], &query[0], &codes[0], &rows[0], len(query), len(out))
 			addTailsAt(out, query, codes, rows)
 		},
-		dot: dotWithTail, forward: forwardGo,
+		dot: dotWithTail, forward: forwardNEON,
 	})
 }
 
