@@ -166,9 +166,6 @@ func says(status int, body string, headers ...string) http.HandlerFunc {
 	}
 }
 
-// good answers as the mock does.
-func good(t testing.TB) http.HandlerFunc { return mock(t, mockprovider.Config{}).ServeHTTP }
-
 // failure is what a call failed with.
 func failure(t testing.TB, err error) *embedder.Error {
 	t.Helper()
