@@ -63,13 +63,16 @@ func lookUp(model string) limits {
 // longest is how long an input may be: as the server says it, since it may run a model with less than the model can, or else as it is known of the model. 0: not
 // known. It must be the same at every start, because names of generations stand on it: a server that fails to answer now is an error.
 func (m *Model) longest(ctx context.Context) (int, error) {
-	if m.base.Host != "api.openai.com" { // which does not say
+	if !m.keepsQuiet() {
 		if n, err := m.told(ctx); err != nil || n > 0 {
 			return n, err
 		}
 	}
 	return lookUp(m.cfg.Model).input, nil
 }
+
+// keepsQuiet tells whether the endpoint is known not to say what its models read.
+func (m *Model) keepsQuiet() bool { return m.base.Host == "api.openai.com" }
 
 // told asks the server: vLLM's list of models has max_model_len, text-embeddings-inference has max_input_length at /info. 0: it says neither.
 func (m *Model) told(ctx context.Context) (int, error) {

@@ -55,8 +55,8 @@ type Config struct {
 
 	// Dimensions is asked of the endpoint by the parameter of that name; models that can, shorten their vectors to it. 0: not sent.
 	Dimensions int
-	// Dim is the dimension that the endpoint must have, where it is known already, as for an index that exists. With it and MaxInput, Open succeeds although the
-	// endpoint is down for the moment. 0: Open finds it out.
+	// Dim is the dimension that the endpoint must have, where it is known already, as for an index that exists. With it and MaxInput (OpenAI's own endpoint needs
+	// only it), Open succeeds although the endpoint is down for the moment. 0: Open finds it out.
 	Dim int
 	// Encoding is Base64 or Float. Defaults to Base64, and to Float as soon as the endpoint turns out not to know it. Whichever is asked for, both are read.
 	Encoding string
@@ -127,8 +127,8 @@ const probe = "dimension"
 
 // Open asks the endpoint to embed one word, to learn the model's dimension and the encoding that the endpoint takes.
 //
-// A failure is an *embedder.Error that says what to do next; Temporary means that the endpoint may be there later. With Config.Dim and Config.MaxInput set, a
-// temporary failure is only logged.
+// A failure is an *embedder.Error that says what to do next; Temporary means that the endpoint may be there later. Where Config.Dim and Config.MaxInput leave
+// nothing to be found out, a temporary failure is only logged.
 func Open(ctx context.Context, cfg Config) (*Model, error) {
 	m, err := configured(cfg)
 	if err != nil {
@@ -142,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Model, error) {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, err
-	case errors.As(err, &failed) && failed.Temporary && cfg.Dim > 0 && cfg.MaxInput != 0:
+	case errors.As(err, &failed) && failed.Temporary && cfg.Dim > 0 && (cfg.MaxInput != 0 || m.keepsQuiet()):
 		m.cfg.Logger.Warn("the embedding endpoint does not answer yet", "endpoint", m.where, "model", cfg.Model, "error", err)
 	default:
 		return nil, m.unopened(err)

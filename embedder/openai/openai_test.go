@@ -555,6 +555,22 @@ func TestKnownLimits(t *testing.T) {
 	}
 }
 
+// OpenAI's own limits are known without asking.
+func TestOpenWhileOpenAIIsDown(t *testing.T) {
+	down := &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) { return nil, io.ErrUnexpectedEOF })}
+	m := open(t, openai.Config{Model: "text-embedding-3-small", Dim: 1536, HTTPClient: down, Logger: quiet})
+	if m.MaxInput() != 8192 || m.Dim() != 1536 {
+		t.Errorf("MaxInput %d, Dim %d", m.MaxInput(), m.Dim())
+	}
+	if _, err := openai.Open(t.Context(), openai.Config{Model: "text-embedding-3-small", HTTPClient: down, Logger: quiet}); err == nil || !failure(t, err).Temporary {
+		t.Errorf("without a dimension: %v", err)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // What a model reads is part of the names that stand on it, so an endpoint that fails to say it now is asked again later.
 func TestOpenIsSureOfMaxInput(t *testing.T) {
 	var down atomic.Bool
