@@ -79,33 +79,41 @@ func (s *Store) Apply(ctx context.Context, name string, w vectordb.Write) error 
 	if err != nil {
 		return err
 	}
-	g.recall(docs, states, true)
+	g.recall(docs, states)
 	return s.write(ctx, g, changes, docs, states)
 }
 
 // write writes what the changes add to the states, and takes away what is superseded by it. The caller holds g.writing.
 func (s *Store) write(ctx context.Context, g *generation, changes []*change, docs []string, states map[string]*state) error {
-	// What each document is to become; where only the access is new, its content is read to be written again under it.
-	targets := make([]stamp, len(changes))
-	accesses := make([]vectordb.Access, len(changes))
-	var again []string
-	for i, c := range changes {
-		st := states[docs[i]]
-		current := st.current()
-		accesses[i] = st.access()
-		if c.access.Version > accesses[i].Version {
-			accesses[i] = c.access
+	var targets []stamp
+	var accesses []vectordb.Access
+	var whole map[string]vectordb.Revision
+	level := entity.ClBounded
+	for round := 0; ; round++ {
+		// What each document is to become; where only the access is new, its content is read to be written again under it.
+		var again []string
+		targets, accesses, again = aim(changes, docs, states)
+		var err error
+		if whole, err = s.assemble(ctx, g, again, states, level); err != nil {
+			return err
 		}
-		targets[i] = stamp{st.version(), accesses[i].Version}
-		if c.content != nil && c.content.Version > targets[i].content {
-			targets[i].content = c.content.Version
-		} else if current != nil && current.live() && current.stamp != targets[i] {
-			again = append(again, docs[i])
+		again = slices.DeleteFunc(again, func(doc string) bool { _, ok := whole[doc]; return ok })
+		if len(again) == 0 {
+			break
 		}
-	}
-	whole, err := s.assemble(ctx, g, again, states)
-	if err != nil {
-		return err
+		if round == rounds {
+			return fmt.Errorf("apply to generation %s: the access of %q can't be set while others replace it; try again", g.about.Name, cut(states[again[0]].current().key))
+		}
+		// Written too short a while ago to be seen, or superseded by another writer.
+		level = entity.ClStrong
+		newest, err := s.heads(ctx, g, again, level, true)
+		if err != nil {
+			return err
+		}
+		for _, doc := range again {
+			states[doc] = newest[doc]
+		}
+		g.recall(again, states)
 	}
 
 	now := time.Now()
@@ -135,11 +143,7 @@ func (s *Store) write(ctx context.Context, g *generation, changes []*change, doc
 				r = vectordb.Revision{Key: r.Key, Version: r.Version, Deleted: true}
 			}
 		case current != nil && current.live():
-			var ok bool
-			if r, ok = whole[docs[i]]; !ok {
-				continue // superseded while it was read; Visible puts together whatever crossed
-			}
-			searchable = current.Searchable
+			r, searchable = whole[docs[i]], current.Searchable
 		case current != nil:
 			r.Version, r.Deleted = current.stamp.content, current.Deleted
 		}
@@ -172,6 +176,25 @@ func (s *Store) write(ctx context.Context, g *generation, changes []*change, doc
 		s.config.Logger.Warn("replaced rows are left behind for now", "generation", g.about.Name, "rows", len(old), "error", err)
 	}
 	return nil
+}
+
+// aim tells which revision each document is to become, with which access, and which documents' contents have to be written again for that.
+func aim(changes []*change, docs []string, states map[string]*state) (targets []stamp, accesses []vectordb.Access, again []string) {
+	targets, accesses = make([]stamp, len(changes)), make([]vectordb.Access, len(changes))
+	for i, c := range changes {
+		st := states[docs[i]]
+		accesses[i] = st.access()
+		if c.access.Version > accesses[i].Version {
+			accesses[i] = c.access
+		}
+		targets[i] = stamp{st.version(), accesses[i].Version}
+		if c.content != nil && c.content.Version > targets[i].content {
+			targets[i].content = c.content.Version
+		} else if h := st.current(); h != nil && h.live() && h.stamp != targets[i] {
+			again = append(again, docs[i])
+		}
+	}
+	return targets, accesses, again
 }
 
 // request collects the rows of documents.
@@ -264,7 +287,7 @@ func (s *Store) Visible(ctx context.Context, name string) error {
 			_, err := s.query(ctx, g, entity.ClStrong, fieldRow+` == ""`, fieldRow)
 			return err
 		}
-		states, err := s.heads(ctx, g, docs, entity.ClStrong, true)
+		states, err := s.heads(ctx, g, docs, entity.ClStrong, false)
 		if err != nil {
 			return err
 		}
@@ -290,7 +313,7 @@ func (s *Store) Visible(ctx context.Context, name string) error {
 		if len(crossed) == 0 {
 			return nil
 		}
-		if err := s.uncross(ctx, g, changes, crossed, states); err != nil {
+		if err := s.uncross(ctx, g, changes, crossed); err != nil {
 			return err
 		}
 	}
@@ -298,8 +321,13 @@ func (s *Store) Visible(ctx context.Context, name string) error {
 }
 
 // uncross writes contents again whose access is another by now.
-func (s *Store) uncross(ctx context.Context, g *generation, changes []*change, docs []string, states map[string]*state) error {
+func (s *Store) uncross(ctx context.Context, g *generation, changes []*change, docs []string) error {
 	g.writing.Lock()
 	defer g.writing.Unlock()
+	states, err := s.heads(ctx, g, docs, entity.ClBounded, true)
+	if err != nil {
+		return err
+	}
+	g.recall(docs, states)
 	return s.write(ctx, g, changes, docs, states)
 }

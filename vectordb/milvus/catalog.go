@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/milvus-io/milvus-proto/go-api/v2/milvuspb"
 	"github.com/milvus-io/milvus-sdk-go/v2/client"
 	"github.com/milvus-io/milvus-sdk-go/v2/entity"
+	"github.com/milvus-io/milvus-sdk-go/v2/merr"
 
 	"github.com/liverag/liverag/vectordb"
 )
@@ -238,7 +240,14 @@ func (s *Store) index(ctx context.Context, g *generation) error {
 		}
 	}
 	// Vectors have unit length, so the inner product is the cosine; that of a vector of zeros is defined.
-	index, err := entity.NewIndexHNSW(entity.IP, 16, 200)
+	var index entity.Index
+	var err error
+	if s.server.Delayed {
+		index, err = entity.NewIndexHNSW(entity.IP, 16, 200)
+	} else {
+		// The small server's graph loses most of what has equal vectors; it is for small corpora, which need none.
+		index, err = entity.NewIndexFlat(entity.IP)
+	}
 	if err != nil {
 		return err
 	}
@@ -298,7 +307,7 @@ func (s *Store) List(ctx context.Context) ([]vectordb.Generation, error) {
 	if s.isClosed() {
 		return nil, vectordb.ErrClosed
 	}
-	all, err := once(ctx, s.config.Timeouts.Catalog, func(ctx context.Context) ([]*entity.Collection, error) { return s.client.ListCollections(ctx) })
+	names, err := once(ctx, s.config.Timeouts.Catalog, s.collections)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -306,11 +315,11 @@ func (s *Store) List(ctx context.Context) ([]vectordb.Generation, error) {
 		return nil, fmt.Errorf("list generations: %w", explain(err))
 	}
 	var list []vectordb.Generation
-	for _, c := range all {
-		if !strings.HasPrefix(c.Name, s.collectionName("")) {
+	for _, name := range names {
+		if !strings.HasPrefix(name, s.collectionName("")) {
 			continue
 		}
-		c, err := s.describe(ctx, c.Name)
+		c, err := s.describe(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("list generations: %w", err)
 		}
@@ -323,6 +332,19 @@ func (s *Store) List(ctx context.Context) ([]vectordb.Generation, error) {
 	}
 	slices.SortFunc(list, func(a, b vectordb.Generation) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// collections names everything there is. The SDK's own call goes by ids, which servers in Python leave out.
+func (s *Store) collections(ctx context.Context) ([]string, error) {
+	grpc, ok := s.client.(*client.GrpcClient)
+	if !ok || grpc.Service == nil {
+		return nil, client.ErrClientNotReady
+	}
+	answer, err := grpc.Service.ShowCollections(ctx, &milvuspb.ShowCollectionsRequest{})
+	if err := merr.CheckRPCCall(answer, err); err != nil {
+		return nil, err
+	}
+	return answer.GetCollectionNames(), nil
 }
 
 // Alias is the server-side alias that Promote moves: for other programs that look at the collections. liverag itself goes by the collections' own names.

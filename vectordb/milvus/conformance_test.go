@@ -3,6 +3,7 @@ package milvus
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +12,15 @@ import (
 	"github.com/liverag/liverag/vectordb"
 	"github.com/liverag/liverag/vectordb/vectordbtest"
 )
+
+// The tests wait for servers nearly all the time: as many as there are may do that at once, on however few processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // address is that of a server that an environment variable names. In CI there is one.
 func address(t testing.TB, variable, kind string) string {
@@ -66,7 +76,7 @@ func clean(t testing.TB, s *Store) {
 func TestConformance(t *testing.T) {
 	for kind, variable := range map[string]string{"full": "MILVUS_FULL", "lite": "MILVUS_LITE"} {
 		t.Run(kind, func(t *testing.T) {
-			config := Config{Address: address(t, variable, kind)}
+			config := Config{Address: address(t, variable, kind), StatsFor: 1}
 			probe := open(t, config)
 			vectordbtest.Run(t, vectordbtest.Config{
 				New: func(t *testing.T) vectordb.Store { return open(t, config) },

@@ -54,6 +54,8 @@ type Config struct {
 	Timeouts Timeouts
 	// RequestBytes is how much one write request carries. Servers refuse requests above 64 MiB; one that refuses less gets half. Default 8 MiB.
 	RequestBytes int
+	// StatsFor is how old an answer of Stats may be. Default: twenty times as long as counting took, a minute at most.
+	StatsFor time.Duration
 	// TombstoneRetention is how long Sweep leaves a delete remembered, so that an older version that arrives late stays away. Default 7 days.
 	TombstoneRetention time.Duration
 }
@@ -324,16 +326,12 @@ func (g *generation) remember(heads []head, now time.Time) {
 }
 
 // recall adds what this process wrote to what was read.
-func (g *generation) recall(docs []string, states map[string]*state, withBody bool) {
+func (g *generation) recall(docs []string, states map[string]*state) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, doc := range docs {
 		if r := g.recent[doc]; r != nil {
-			h := r.head
-			if !withBody {
-				h.body = ""
-			}
-			put(states, h)
+			put(states, r.head)
 		}
 	}
 }
@@ -366,9 +364,6 @@ func (g *generation) seen(docs []string, upTo int64) {
 		if r := g.recent[doc]; r != nil && r.write <= upTo {
 			r.unseen = false
 		}
-	}
-	if len(docs) > 0 && g.stats.cost < 100*time.Millisecond {
-		g.stats.valid = false
 	}
 }
 

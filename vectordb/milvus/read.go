@@ -35,7 +35,8 @@ func (s *Store) query(ctx context.Context, g *generation, level entity.Consisten
 	})
 }
 
-// heads looks documents up. Those without any head are not in the map.
+// heads looks documents up. Those without any head are not in the map. Where several requests are needed only the first waits for the level asked for: the
+// collection's one reader does not go back.
 func (s *Store) heads(ctx context.Context, g *generation, docs []string, level entity.ConsistencyLevel, withBody bool) (map[string]*state, error) {
 	states := make(map[string]*state, len(docs))
 	fields := []string{fieldRow, fieldKey, fieldHead}
@@ -47,6 +48,7 @@ func (s *Store) heads(ctx context.Context, g *generation, docs []string, level e
 		if err != nil {
 			return nil, err
 		}
+		level = entity.ClBounded
 		list, err := readHeads(columns)
 		if err != nil {
 			return nil, fmt.Errorf("read generation %s: %w", g.about.Name, err)
@@ -58,7 +60,7 @@ func (s *Store) heads(ctx context.Context, g *generation, docs []string, level e
 	return states, nil
 }
 
-// read brings rows by their keys, in any order.
+// readRows brings rows by their keys, in any order.
 func (s *Store) readRows(ctx context.Context, g *generation, level entity.ConsistencyLevel, keys []string, fields ...string) (map[string]storedRow, error) {
 	rows := make(map[string]storedRow, len(keys))
 	for part := range slices.Chunk(keys, rowsAtOnce) {
@@ -89,7 +91,7 @@ type storedRow struct {
 }
 
 // assemble reads whole documents at their current revisions. Those of which a row is gone, because they were superseded meanwhile, are left out.
-func (s *Store) assemble(ctx context.Context, g *generation, docs []string, states map[string]*state) (map[string]vectordb.Revision, error) {
+func (s *Store) assemble(ctx context.Context, g *generation, docs []string, states map[string]*state, level entity.ConsistencyLevel) (map[string]vectordb.Revision, error) {
 	whole := make(map[string]vectordb.Revision, len(docs))
 	for len(docs) > 0 {
 		var keys []string
@@ -100,7 +102,7 @@ func (s *Store) assemble(ctx context.Context, g *generation, docs []string, stat
 			bytes += h.Bytes + h.Rows*(4*g.about.Dim+200)
 			n++
 		}
-		rows, err := s.readRows(ctx, g, entity.ClBounded, keys, fieldVector)
+		rows, err := s.readRows(ctx, g, level, keys, fieldVector)
 		if err != nil {
 			return nil, err
 		}
@@ -174,7 +176,7 @@ func (s *Store) Current(ctx context.Context, name string, keys []string) ([]vect
 				}
 			}
 		}
-		whole, err := s.assemble(ctx, g, live, states)
+		whole, err := s.assemble(ctx, g, live, states, level)
 		if err != nil {
 			return nil, err
 		}
@@ -319,22 +321,20 @@ func (h *keyHeap) Pop() any {
 // cachedStats is what Stats found last.
 type cachedStats struct {
 	vectordb.Stats
-	at    time.Time
-	cost  time.Duration
-	valid bool
+	until time.Time
 }
 
-// Stats implements vectordb.Reader. It reads the heads of all documents, some 0.1 s for 100,000, so an answer is kept for twenty times as long as it took, a
-// minute at most. Bytes is an estimate of what the rows take before the server compresses them.
+// Stats implements vectordb.Reader. It reads the heads of all documents, some 0.1 s for 100,000, so an answer is kept for a while: see
+// Config.StatsFor. Bytes is an estimate of what the rows take before the server compresses them.
 func (s *Store) Stats(ctx context.Context, name string) (vectordb.Stats, error) {
 	g, err := s.generation(ctx, name)
 	if err != nil {
 		return vectordb.Stats{}, err
 	}
 	g.mu.Lock()
-	c, writes := g.stats, g.writes
+	c := g.stats
 	g.mu.Unlock()
-	if c.valid && time.Since(c.at) < min(20*c.cost, time.Minute) {
+	if time.Now().Before(c.until) {
 		return c.Stats, nil
 	}
 	started := time.Now()
@@ -374,8 +374,12 @@ func (s *Store) Stats(ctx context.Context, name string) (vectordb.Stats, error) 
 		return vectordb.Stats{}, err
 	}
 	count()
+	keep := s.config.StatsFor
+	if keep <= 0 {
+		keep = min(20*time.Since(started), time.Minute)
+	}
 	g.mu.Lock()
-	g.stats = cachedStats{Stats: sum, at: time.Now(), cost: time.Since(started), valid: writes == g.writes}
+	g.stats = cachedStats{sum, time.Now().Add(keep)}
 	g.mu.Unlock()
 	return sum, nil
 }

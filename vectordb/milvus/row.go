@@ -240,10 +240,11 @@ func (s *state) superseded() []string {
 	return rows
 }
 
-// revision is the document as its heads tell it: without text and entries.
+// revision is the document as its heads tell it: without text and entries. It shares nothing that can be written to.
 func (s *state) revision() (vectordb.Revision, error) {
 	h := s.current()
 	r := vectordb.Revision{Key: h.key, Version: h.stamp.content, Deleted: h.Deleted, Access: s.access()}
+	r.Access.ACL = slices.Clone(r.Access.ACL)
 	if !h.live() {
 		return r, nil
 	}
@@ -253,7 +254,7 @@ func (s *state) revision() (vectordb.Revision, error) {
 	}
 	r.ContentType, r.Title, r.URL, r.Metadata = b.ContentType, b.Title, b.URL, b.Metadata
 	r.UpdatedAt, r.LoggedAt, r.SearchableAt = instant(b.UpdatedAt), instant(b.LoggedAt), time.UnixMicro(h.Searchable).UTC()
-	r.Tenant, r.ACL = h.Tenant, h.ACL
+	r.Tenant, r.ACL = h.Tenant, slices.Clone(h.ACL)
 	for name, v := range r.Metadata {
 		if list, ok := v.([]any); ok {
 			values := make([]string, len(list))

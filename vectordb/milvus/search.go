@@ -494,7 +494,7 @@ func (x *search) fetch(ctx context.Context, rows []*foundRow) error {
 
 // longText is the text of a chunk that is longer than a row.
 func (x *search) longText(ctx context.Context, f *foundRow) (string, error) {
-	whole, err := x.s.assemble(ctx, x.g, []string{f.doc}, x.states)
+	whole, err := x.s.assemble(ctx, x.g, []string{f.doc}, x.states, entity.ClBounded)
 	if err != nil {
 		return "", err
 	}

@@ -124,7 +124,11 @@ func testClosed(s *suite) {
 // Readers in flight finish, whole, or are told that the generation is gone.
 func testDropWhileReading(s *suite) {
 	const documents = 50
-	for round := range 5 {
+	rounds := 5
+	if s.Slow {
+		rounds = 2
+	}
+	for round := range rounds {
 		s.create("g")
 		var revisions []vectordb.Revision
 		for i := range documents {

@@ -16,7 +16,7 @@ import (
 func testOneVersion(s *suite) {
 	const documents = 6
 	rounds := 60
-	if testing.Short() {
+	if testing.Short() || s.Slow {
 		rounds = 20
 	}
 	chunks := func(version int64) int { return 1 + int(version*7%5) }

@@ -17,7 +17,10 @@ import (
 func testRandom(s *suite) {
 	seed := s.seed()
 	steps := 600
-	if testing.Short() {
+	switch {
+	case s.Slow:
+		steps = 100
+	case testing.Short():
 		steps = 200
 	}
 	if n, err := strconv.Atoi(os.Getenv("VECTORDB_STEPS")); err == nil {
@@ -291,7 +294,7 @@ func (w *walk) compareSearch() error {
 			return err
 		}
 		if leg == 1 {
-			if _, err := checkLeg(got, all, depth, true); err != nil {
+			if _, err := checkLeg(got, all, depth, !w.LexicalApproximate); err != nil {
 				return fmt.Errorf("%s: lexical: %w", what, err)
 			}
 			return nil

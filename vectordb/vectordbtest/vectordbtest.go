@@ -128,6 +128,14 @@ func (s *suite) apply(revisions ...vectordb.Revision) {
 	s.write(vectordb.Write{Revisions: revisions})
 }
 
+// applyOnly writes and does not wait until it can be seen.
+func (s *suite) applyOnly(revisions ...vectordb.Revision) {
+	s.Helper()
+	if err := s.store.Apply(s.Context(), s.generation, vectordb.Write{Revisions: revisions}); err != nil {
+		s.Fatalf("Apply: %v", err)
+	}
+}
+
 func (s *suite) write(w vectordb.Write) {
 	s.Helper()
 	if err := s.store.Apply(s.Context(), s.generation, w); err != nil {
