@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -75,10 +76,12 @@ func (s *Store) Apply(ctx context.Context, name string, w vectordb.Write) error 
 	for i, c := range changes {
 		docs[i] = document(c.key)
 	}
-	states, err := s.heads(ctx, g, docs, entity.ClBounded, true)
+	states := map[string]*state{}
+	read, err := s.heads(ctx, g, g.take(docs, states), entity.ClBounded, true)
 	if err != nil {
 		return err
 	}
+	maps.Copy(states, read)
 	g.recall(docs, states)
 	return s.write(ctx, g, changes, docs, states)
 }

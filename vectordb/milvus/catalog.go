@@ -91,7 +91,7 @@ func (s *Store) read(c *entity.Collection) (g *generation, ours bool, err error)
 	if !ok || json.Unmarshal([]byte(text), &d) != nil || d.Corpus != s.config.Corpus {
 		return nil, false, nil
 	}
-	g = &generation{about: d.Generation, collection: c.Schema.CollectionName, id: c.ID, recent: map[string]*recently{}, headless: map[headless]time.Time{}, lexical: map[string]*lexicalStats{}}
+	g = &generation{about: d.Generation, collection: c.Schema.CollectionName, id: c.ID, recent: map[string]*recently{}, known: map[string]*known{}, headless: map[headless]time.Time{}, lexical: map[string]*lexicalStats{}}
 	for _, f := range c.Schema.Fields {
 		g.sparse = g.sparse || f.Name == fieldTerms
 	}

@@ -290,6 +290,8 @@ type generation struct {
 	mu sync.Mutex
 	// recent are the documents this process wrote a short while ago: a read may not see them yet.
 	recent map[string]*recently
+	// known is what reads have lately found of documents, nil for those that are not there: a pipeline reads before it writes.
+	known map[string]*known
 	// writes counts Applies that wrote something.
 	writes int64
 
@@ -323,6 +325,58 @@ func (g *generation) remember(heads []head, now time.Time) {
 			g.recent[h.doc] = &recently{head: h, at: now, unseen: true, write: g.writes}
 		}
 	}
+}
+
+// known is what a read found of a document.
+type known struct {
+	heads []head
+	at    time.Time
+}
+
+const (
+	// knownFor is how long what was read of a document serves a write. Another writer's revision that came meanwhile is met by Visible.
+	knownFor = 30 * time.Second
+	// knownAtMost bounds how many documents are kept so.
+	knownAtMost = 20_000
+)
+
+// learn keeps what was read of documents for the write that may follow.
+func (g *generation) learn(docs []string, states map[string]*state) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if len(g.known)+len(docs) > knownAtMost {
+		maps.DeleteFunc(g.known, func(_ string, k *known) bool { return now.Sub(k.at) > knownFor })
+		if len(g.known)+len(docs) > knownAtMost {
+			clear(g.known)
+		}
+	}
+	for _, doc := range docs {
+		k := &known{at: now}
+		if s := states[doc]; s != nil {
+			k.heads = s.heads
+		}
+		g.known[doc] = k
+	}
+}
+
+// take puts what is known of documents into states, once, and returns the documents of which nothing is.
+func (g *generation) take(docs []string, states map[string]*state) (unknown []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	for _, doc := range docs {
+		k := g.known[doc]
+		delete(g.known, doc)
+		if k == nil || now.Sub(k.at) > knownFor {
+			unknown = append(unknown, doc)
+			continue
+		}
+		for _, h := range k.heads {
+			put(states, h)
+		}
+	}
+	return unknown
 }
 
 // recall adds what this process wrote to what was read.

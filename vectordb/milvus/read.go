@@ -164,6 +164,7 @@ func (s *Store) Current(ctx context.Context, name string, keys []string) ([]vect
 		if err != nil {
 			return nil, err
 		}
+		g.learn(open, states)
 		var live []string
 		for _, doc := range open {
 			switch h := states[doc].current(); {
