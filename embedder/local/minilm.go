@@ -190,7 +190,7 @@ type room struct {
 const (
 	// unitRows is how many tokens pass the matrices of a layer in one unit of work, and slowRows where there are no vector instructions.
 	unitRows = 56
-	slowRows = 2
+	slowRows = 8
 	// scoreRows is how many queries meet all keys at a time, so that their scores stay in the nearest cache.
 	scoreRows = 24
 )

@@ -200,24 +200,45 @@ func encodeGo(codes []int16, x []float32, inverse float32) {
 	}
 }
 
+// mulGo multiplies an activation by two outputs' weights at a time, in the low and the high half of an int64: neither half's sum overflows an int32.
 func mulGo(dst []float32, stride int, codes []int16, scales []float32, m *Matrix, p int) {
+	const rowsAtOnce = 8
+	var pairs [512]int64
 	k := m.inputs
 	weights := m.codes[p*panel*k:][:panel*k]
-	for r, scale := range scales {
-		row := codes[r*k:][:k]
+	for first := 0; first < len(scales); first += rowsAtOnce {
+		rows := scales[first:min(first+rowsAtOnce, len(scales))]
 		for j := 0; j < panel; j += 2 {
-			var s0, s1 int32
-			at := 4 * j
-			for i := 0; i+4 <= len(row); i += 4 {
-				w := weights[at : at+8 : at+8]
-				a, b, c, d := int32(row[i]), int32(row[i+1]), int32(row[i+2]), int32(row[i+3])
-				s0 += a*int32(w[0]) + b*int32(w[1]) + c*int32(w[2]) + d*int32(w[3])
-				s1 += a*int32(w[4]) + b*int32(w[5]) + c*int32(w[6]) + d*int32(w[7])
-				at += 4 * panel
+			var sums [rowsAtOnce]int64
+			for from := 0; from < k; from += len(pairs) {
+				pairs := pairs[:min(len(pairs), k-from)]
+				for i := 0; i+4 <= len(pairs); i += 4 {
+					w := weights[(from+i)*panel+4*j:][:8]
+					pairs[i] = int64(w[0]) + int64(w[4])<<32
+					pairs[i+1] = int64(w[1]) + int64(w[5])<<32
+					pairs[i+2] = int64(w[2]) + int64(w[6])<<32
+					pairs[i+3] = int64(w[3]) + int64(w[7])<<32
+				}
+				for r := range rows {
+					row := codes[(first+r)*k+from:][:len(pairs)]
+					var s0, s1, s2, s3 int64
+					for i := 0; i+4 <= len(pairs); i += 4 {
+						s0 += int64(row[i]) * pairs[i]
+						s1 += int64(row[i+1]) * pairs[i+1]
+						s2 += int64(row[i+2]) * pairs[i+2]
+						s3 += int64(row[i+3]) * pairs[i+3]
+					}
+					sums[r] += s0 + s1 + s2 + s3
+				}
 			}
 			o := p*panel + j
-			dst[r*stride+j] = float32(s0)*(scale*m.scales[o]) + m.bias[o]
-			dst[r*stride+j+1] = float32(s1)*(scale*m.scales[o+1]) + m.bias[o+1]
+			for r, scale := range rows {
+				low := int32(sums[r])
+				high := int32((sums[r] - int64(low)) >> 32)
+				out := dst[(first+r)*stride+j:][:2]
+				out[0] = float32(low)*(scale*m.scales[o]) + m.bias[o]
+				out[1] = float32(high)*(scale*m.scales[o+1]) + m.bias[o+1]
+			}
 		}
 	}
 }
@@ -261,12 +282,8 @@ func exp2(x float32) float32 {
 	const magic = 3 << 22
 	bits := math.Float32bits(x + magic)
 	x -= math.Float32frombits(bits) - magic
-	p := float32(exp2C5)
-	p = p*x + exp2C4
-	p = p*x + exp2C3
-	p = p*x + exp2C2
-	p = p*x + exp2C1
-	p = p*x + exp2C0
+	c := &exp2Table
+	p := ((((c[5]*x+c[4])*x+c[3])*x+c[2])*x+c[1])*x + c[0]
 	return math.Float32frombits(math.Float32bits(p) + bits<<23)
 }
 
@@ -274,33 +291,18 @@ func exp2(x float32) float32 {
 // which are slow.
 const exp2Least = -100
 
-// The polynomial of exp2, of least squares in relative error.
-const (
-	exp2C0 = 1.0000001192092896
-	exp2C1 = 0.6931469440460205
-	exp2C2 = 0.24022121727466583
-	exp2C3 = 0.05550742521882057
-	exp2C4 = 0.009675459936261177
-	exp2C5 = 0.0013266970636323094
-)
-
-// The constants of exp2, geluGo and addNormGo for the kernels in assembly.
-var (
-	exp2Table = [...]float32{exp2C0, exp2C1, exp2C2, exp2C3, exp2C4, exp2C5, exp2Least, 1}
-	geluTable = [...]float32{
-		geluC[0], geluC[1], geluC[2], geluC[3], geluC[4], geluC[5], geluC[6], geluC[7], geluC[8], geluC[9], geluC[10],
-		2.0 / (geluMost * geluMost), -1, .5, geluMost, -geluMost,
-	}
-	normTable = [...]float32{normLeast}
-)
+// exp2Table has the polynomial of exp2, of least squares in relative error, then exp2Least and 1. Kernels in assembly read it too, as they do the other tables.
+var exp2Table = [...]float32{
+	1.0000001192092896, 0.6931469440460205, 0.24022121727466583, 0.05550742521882057, 0.009675459936261177, 0.0013266970636323094, exp2Least, 1,
+}
 
 func geluGo(x []float32) {
 	for i, v := range x {
 		c := min(max(v, -geluMost), geluMost)
 		t := c*c*(2.0/(geluMost*geluMost)) - 1
-		p := float32(geluC[10])
+		p := geluTable[10]
 		for k := 9; k >= 0; k-- {
-			p = p*t + geluC[k]
+			p = p*t + geluTable[k]
 		}
 		x[i] = v * (c*p + 0.5)
 	}
@@ -309,10 +311,11 @@ func geluGo(x []float32) {
 // geluMost is from where Φ(x) is taken for 1, and for 0 on the other side.
 const geluMost = 5
 
-// geluC is the polynomial in 2(x/geluMost)² - 1 of (Φ(x) - 1/2) / x, of least weighted squares on the Chebyshev nodes.
-var geluC = [11]float32{
+// geluTable has the polynomial in t = 2(x/geluMost)² - 1 of (Φ(x) - 1/2) / x, of least weighted squares on the Chebyshev nodes, then what makes t of x², and 1/2 and the bounds.
+var geluTable = [...]float32{
 	0.14136432111263275, -0.07029920816421509, 0.051485951989889145, -0.04034306854009628, 0.03177478909492493, -0.024102797731757164,
 	0.015414776280522346, -0.008518482558429241, 0.007235654164105654, -0.006175388116389513, 0.0021636260207742453,
+	2.0 / (geluMost * geluMost), -1, .5, geluMost, -geluMost,
 }
 
 func addNormGo(x, y, gain, bias []float32) {
@@ -328,7 +331,7 @@ func addNormGo(x, y, gain, bias []float32) {
 		x[i] -= mean
 		square += x[i] * x[i]
 	}
-	inverse := 1 / float32(math.Sqrt(float64(square/float32(len(x))+normLeast)))
+	inverse := 1 / float32(math.Sqrt(float64(square/float32(len(x))+normTable[0])))
 	for i := range x {
 		x[i] = x[i]*inverse*gain[i] + bias[i]
 	}
@@ -336,3 +339,5 @@ func addNormGo(x, y, gain, bias []float32) {
 
 // normLeast is added to a variance before it is divided by.
 const normLeast = 1e-12
+
+var normTable = [...]float32{normLeast}

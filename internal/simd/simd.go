@@ -1,6 +1,6 @@
 // Package simd holds the few loops that the time goes into: dot products of int8 codes and of float32 vectors, for searching, and those of a transformer's forward pass.
 //
-// Each has a kernel in assembly for what the CPU has (AVX-512 VNNI, AVX2, arm64 with and without the dot product
+// Each has a kernel in assembly for what the CPU has (AVX-512 with and without VNNI, AVX2 with and without it, arm64 with and without the dot product
 // instructions) and one in Go, which the others are tested against. The choice is made once, when the program starts;
 // LIVERAG_SIMD names another one (a name from [Kernels]), for tests and for finding out whether a kernel is to blame.
 package simd
@@ -40,7 +40,7 @@ func choose(name string) *kernel {
 	panic(fmt.Sprintf("LIVERAG_SIMD=%s: this CPU can run %s", name, strings.Join(Kernels(), ", ")))
 }
 
-// Kernel names the implementation in use: avx512vnni, avx512, avx2, dotprod, neon or go.
+// Kernel names the implementation in use: avx512vnni, avx512, avxvnni, avx2, dotprod, neon or go.
 func Kernel() string { return active.name }
 
 // Kernels names every implementation that this CPU can run, fastest first.

@@ -25,21 +25,26 @@ func native() (kernels []kernel) {
 			forward: forwardAVX512,
 		})
 	}
+	if avx2 && cpu.X86.HasAVXVNNI {
+		kernels = append(kernels, kernel{name: "avxvnni", scan: scan256, gather: gather256, dot: dot256, forward: forwardAVXVNNI})
+	}
 	if avx2 {
 		kernels = append(kernels, kernel{
 			name: "avx2", scan: scan256, gather: gather256,
-			dot: func(a, b []float32) float32 {
-				n := len(a) &^ 7
-				s := dotAVX2(&a[0], &b[0], n)
-				for i := n; i < len(a); i++ {
-					s += a[i] * b[i]
-				}
-				return s
-			},
+			dot:     dot256,
 			forward: forwardAVX2,
 		})
 	}
 	return kernels
+}
+
+func dot256(a, b []float32) float32 {
+	n := len(a) &^ 7
+	s := dotAVX2(&a[0], &b[0], n)
+	for i := n; i < len(a); i++ {
+		s += a[i] * b[i]
+	}
+	return s
 }
 
 func scan256(out []int32, query, codes []int8) {
