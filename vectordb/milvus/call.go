@@ -64,7 +64,7 @@ func classify(err error) trouble {
 			return p.is
 		}
 	}
-	if strings.Contains(text, "collection '") && strings.Contains(text, "does not exist") {
+	if strings.Contains(text, "collection ") && strings.Contains(text, "does not exist") {
 		return missing
 	}
 	if status.Code(err) == codes.ResourceExhausted {

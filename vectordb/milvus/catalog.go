@@ -274,7 +274,7 @@ func (s *Store) Drop(ctx context.Context, name string) error {
 		}
 		_, err = once(ctx, s.config.Timeouts.Catalog, func(ctx context.Context) (bool, error) {
 			// Later servers refuse to drop what an alias names.
-			if live, err := s.client.DescribeCollection(ctx, s.Alias()); err == nil && live.ID == c.ID {
+			if s.promoted(ctx) == name {
 				if err := s.client.DropAlias(ctx, s.Alias()); err != nil {
 					return false, fmt.Errorf("drop the alias %s: %w", s.Alias(), err)
 				}
@@ -349,6 +349,19 @@ func (s *Store) collections(ctx context.Context) ([]string, error) {
 
 // Alias is the server-side alias that Promote moves: for other programs that look at the collections. liverag itself goes by the collections' own names.
 func (s *Store) Alias() string { return s.collectionName(liveName) }
+
+// promoted tells which generation the alias names, "" if none. (Servers in Python give all collections one id, but their properties apart.)
+func (s *Store) promoted(ctx context.Context) string {
+	c, err := s.client.DescribeCollection(ctx, s.Alias())
+	if err != nil {
+		return ""
+	}
+	g, ours, _ := s.read(c)
+	if !ours {
+		return ""
+	}
+	return g.about.Name
+}
 
 // Promote points the server-side alias at a generation. Errors: ErrNoGeneration; any other may be tried again.
 func (s *Store) Promote(ctx context.Context, generation string) error {

@@ -255,7 +255,7 @@ func (s *Store) adopt(g *generation) (*generation, error) {
 	if s.closed {
 		return nil, vectordb.ErrClosed
 	}
-	if old := s.generations[g.about.Name]; old != nil && old.id == g.id {
+	if old := s.generations[g.about.Name]; old != nil && old.id == g.id && old.about == g.about {
 		return old, nil
 	}
 	s.generations[g.about.Name] = g
