@@ -109,9 +109,8 @@ func BenchmarkApply(b *testing.B) {
 	const documents = 400 // 2,000 rows
 	var ours, theirs time.Duration
 	rows := 0
-	var next []vectordb.Revision
+	next := corpus(9, documents)
 	ask := func() error {
-		next = corpus(uint64(rows)+10, documents)
 		keys := make([]string, len(next))
 		for i := range next {
 			keys[i] = next[i].Key
@@ -125,6 +124,7 @@ func BenchmarkApply(b *testing.B) {
 	for b.Loop() {
 		revisions := next
 		rows += documents * len(revisions[0].Entries)
+		next = corpus(uint64(rows)+10, documents)
 		asked := make(chan error, 1)
 		started := time.Now()
 		go func() { asked <- ask() }()

@@ -119,6 +119,8 @@ func call[T any](ctx context.Context, s *Store, g *generation, what string, time
 	var none T
 	started := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		callers, ok := ctx.Deadline()
+		shorter := ok && time.Until(callers) < timeout
 		result, err := once(ctx, timeout, do)
 		if err == nil {
 			return result, nil
@@ -129,6 +131,8 @@ func call[T any](ctx context.Context, s *Store, g *generation, what string, time
 			return none, vectordb.ErrClosed
 		case ctx.Err() != nil:
 			return none, ctx.Err()
+		case shorter && status.Code(err) == codes.DeadlineExceeded:
+			return none, context.DeadlineExceeded // told by the connection a moment before the context tells it
 		}
 		kind := classify(err)
 		switch kind {

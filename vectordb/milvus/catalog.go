@@ -186,7 +186,7 @@ func (s *Store) create(ctx context.Context, name string, about vectordb.Generati
 	}
 	schema := entity.NewSchema().WithName(name).WithDescription("liverag: generation " + about.Name + " of corpus " + s.config.Corpus).
 		WithField(varchar(fieldRow, 128).WithIsPrimaryKey(true)).
-		WithField(varchar(fieldDocument, docLength)).
+		WithField(entity.NewField().WithName(fieldDocument).WithDataType(entity.FieldTypeInt64)).
 		WithField(varchar(fieldKey, maxVarchar)).
 		WithField(entity.NewField().WithName(fieldScope).WithDataType(entity.FieldTypeInt64)).
 		WithField(entity.NewField().WithName(fieldTags).WithDataType(entity.FieldTypeArray).WithElementType(entity.FieldTypeInt64).WithMaxCapacity(maxTags)).

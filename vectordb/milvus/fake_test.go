@@ -62,10 +62,11 @@ func (f *faulty) DescribeCollection(_ context.Context, r *milvuspb.DescribeColle
 		return &milvuspb.DescribeCollectionResponse{Status: &commonpb.Status{ErrorCode: commonpb.ErrorCode_UnexpectedError, Reason: "can't find collection " + r.CollectionName}}, nil
 	}
 	schema := &schemapb.CollectionSchema{Name: r.CollectionName}
-	for _, name := range []string{fieldRow, fieldDocument, fieldKey, fieldHead, fieldBody, fieldText} {
+	for _, name := range []string{fieldRow, fieldKey, fieldHead, fieldBody, fieldText} {
 		schema.Fields = append(schema.Fields, &schemapb.FieldSchema{Name: name, DataType: schemapb.DataType_VarChar, IsPrimaryKey: name == fieldRow})
 	}
 	schema.Fields = append(schema.Fields,
+		&schemapb.FieldSchema{Name: fieldDocument, DataType: schemapb.DataType_Int64},
 		&schemapb.FieldSchema{Name: fieldScope, DataType: schemapb.DataType_Int64},
 		&schemapb.FieldSchema{Name: fieldTags, DataType: schemapb.DataType_Array, ElementType: schemapb.DataType_Int64},
 		&schemapb.FieldSchema{Name: fieldOrder, DataType: schemapb.DataType_JSON},

@@ -54,7 +54,8 @@ type Config struct {
 	Timeouts Timeouts
 	// RequestBytes is how much one write request carries. Servers refuse requests above 64 MiB; one that refuses less gets half. Default 8 MiB.
 	RequestBytes int
-	// StatsFor is how old an answer of Stats may be. Default: twenty times as long as counting took, a minute at most.
+	// StatsFor is how old what was counted may be: an answer of Stats, and the statistics of the lexical leg. Default: twenty times as long as counting took, at
+	// least a second, a minute at most.
 	StatsFor time.Duration
 	// TombstoneRetention is how long Sweep leaves a delete remembered, so that an older version that arrives late stays away. Default 7 days.
 	TombstoneRetention time.Duration

@@ -43,8 +43,8 @@ func (s *Store) heads(ctx context.Context, g *generation, docs []string, level e
 	if withBody {
 		fields = append(fields, fieldBody)
 	}
-	for part := range slices.Chunk(docs, headsAtOnce) {
-		columns, err := s.query(ctx, g, level, fieldDocument+" in "+names(part), fields...)
+	for part := range slices.Chunk(slices.Sorted(slices.Values(docs)), headsAtOnce) {
+		columns, err := s.query(ctx, g, level, fieldDocument+" in "+numbers(numbersOf(part)), fields...)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +54,9 @@ func (s *Store) heads(ctx context.Context, g *generation, docs []string, level e
 			return nil, fmt.Errorf("read generation %s: %w", g.about.Name, err)
 		}
 		for _, h := range list {
-			put(states, h)
+			if _, asked := slices.BinarySearch(part, h.doc); asked { // and not another of the same number
+				put(states, h)
+			}
 		}
 	}
 	return states, nil
@@ -357,7 +359,7 @@ func (s *Store) Stats(ctx context.Context, name string) (vectordb.Stats, error) 
 		}
 	}
 	// Rows come in the order of their keys, so a document's heads stand together.
-	err = s.iterate(ctx, g, fieldDocument+` > ""`, []string{fieldRow, fieldKey, fieldHead}, func(columns client.ResultSet) error {
+	err = s.iterate(ctx, g, fieldDocument+" > 0", []string{fieldRow, fieldKey, fieldHead}, func(columns client.ResultSet) error {
 		heads, err := readHeads(columns)
 		if err != nil {
 			return fmt.Errorf("count generation %s: %w", name, err)
@@ -375,14 +377,19 @@ func (s *Store) Stats(ctx context.Context, name string) (vectordb.Stats, error) 
 		return vectordb.Stats{}, err
 	}
 	count()
-	keep := s.config.StatsFor
-	if keep <= 0 {
-		keep = min(20*time.Since(started), time.Minute)
-	}
 	g.mu.Lock()
-	g.stats = cachedStats{sum, time.Now().Add(keep)}
+	g.stats = cachedStats{sum, s.until(started)}
 	g.mu.Unlock()
 	return sum, nil
+}
+
+// until tells how long something that took since then to count is good for.
+func (s *Store) until(started time.Time) time.Time {
+	keep := s.config.StatsFor
+	if keep <= 0 {
+		keep = min(max(20*time.Since(started), time.Second), time.Minute)
+	}
+	return time.Now().Add(keep)
 }
 
 // countRows counts what an expression selects.

@@ -24,7 +24,8 @@ import (
 const (
 	// fieldRow is the primary key: document / version of the content / version of the access / ordinal.
 	fieldRow = "row"
-	// fieldDocument is the document's hash on its head, and empty on its other rows: looking for heads reads nothing else.
+	// fieldDocument is half of the document's hash on its head, as a number above 0, and 0 on its other rows: looking for heads finds nothing else, and
+	// compares numbers, also where the server has no index yet.
 	fieldDocument = "document"
 	// fieldKey is the document's key in hexadecimal digits, on its head: they compare like the bytes, and need no escaping.
 	fieldKey = "key"
@@ -55,6 +56,20 @@ const maxPiece = 48_000
 func document(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return hex.EncodeToString(sum[:docLength/2])
+}
+
+// numberOf is the number that stands for a document's hash.
+func numberOf(doc string) int64 {
+	n, _ := strconv.ParseUint(doc[:docLength/2], 16, 64) // of our own digits
+	return int64(n>>1) | 1
+}
+
+func numbersOf(docs []string) []int64 {
+	list := make([]int64, len(docs))
+	for i, doc := range docs {
+		list[i] = numberOf(doc)
+	}
+	return list
 }
 
 // stamp is a revision: a version of the content, and the access that its rows carry.
@@ -89,7 +104,7 @@ func parseRowKey(key string) (doc string, s stamp, ordinal int, err error) {
 // row is a row as it is written.
 type row struct {
 	key       string
-	document  string
+	document  int64
 	keyHex    string
 	scope     int64
 	tags      []int64
@@ -104,7 +119,7 @@ type row struct {
 
 // size is about what it takes in a request.
 func (r *row) size() int {
-	return 160 + len(r.key) + len(r.document) + len(r.keyHex) + 9*len(r.tags) + len(r.order) + len(r.head) + len(r.body) + len(r.text) + 4*len(r.vector) + 8*len(r.positions)
+	return 160 + len(r.key) + len(r.keyHex) + 9*len(r.tags) + len(r.order) + len(r.head) + len(r.body) + len(r.text) + 4*len(r.vector) + 8*len(r.positions)
 }
 
 // headJSON is what fieldHead holds: enough to decide which revision of a document is shown, and to whom.
@@ -338,7 +353,7 @@ func (g *generation) encode(r *vectordb.Revision, searchable int64, now time.Tim
 	if err != nil {
 		return nil, h, invalidf("revision of %q: %v", r.Key, err)
 	}
-	rows[0].document, rows[0].keyHex, rows[0].head, rows[0].body = h.doc, hex.EncodeToString([]byte(r.Key)), text, h.body
+	rows[0].document, rows[0].keyHex, rows[0].head, rows[0].body = numberOf(h.doc), hex.EncodeToString([]byte(r.Key)), text, h.body
 	for what, s := range map[string]string{"key": rows[0].keyHex, "access list": rows[0].head, "title, URL and metadata": rows[0].body} {
 		if len(s) > maxVarchar {
 			return nil, h, invalidf("revision of %q: its %s takes %d bytes in a row, Milvus allows %d; make it shorter", cut(r.Key), what, len(s), maxVarchar)
@@ -539,18 +554,18 @@ func (c *chunk) own() (string, bool) {
 func (g *generation) columns(rows []row) []entity.Column {
 	n := len(rows)
 	texts := map[string][]string{}
-	for _, field := range []string{fieldRow, fieldDocument, fieldKey, fieldHead, fieldBody, fieldText} {
+	for _, field := range []string{fieldRow, fieldKey, fieldHead, fieldBody, fieldText} {
 		texts[field] = make([]string, n)
 	}
-	scopes, tags, orders, vectors := make([]int64, n), make([][]int64, n), make([][]byte, n), make([][]float32, n)
+	documents, scopes, tags, orders, vectors := make([]int64, n), make([]int64, n), make([][]int64, n), make([][]byte, n), make([][]float32, n)
 	for i := range rows {
 		r := &rows[i]
-		texts[fieldRow][i], texts[fieldDocument][i], texts[fieldKey][i] = r.key, r.document, r.keyHex
+		texts[fieldRow][i], texts[fieldKey][i], documents[i] = r.key, r.keyHex, r.document
 		texts[fieldHead][i], texts[fieldBody][i], texts[fieldText][i] = r.head, r.body, r.text
 		scopes[i], tags[i], orders[i], vectors[i] = r.scope, r.tags, r.order, r.vector
 	}
 	columns := []entity.Column{
-		entity.NewColumnInt64(fieldScope, scopes), entity.NewColumnInt64Array(fieldTags, tags), entity.NewColumnJSONBytes(fieldOrder, orders),
+		entity.NewColumnInt64(fieldDocument, documents), entity.NewColumnInt64(fieldScope, scopes), entity.NewColumnInt64Array(fieldTags, tags), entity.NewColumnJSONBytes(fieldOrder, orders),
 		entity.NewColumnFloatVector(fieldVector, g.about.Dim, vectors),
 	}
 	for field, values := range texts {

@@ -60,15 +60,12 @@ type lexicalStats struct {
 	average float64 // length in terms
 	df      map[string]int
 	sampled int // how many chunks df counts
-	at      time.Time
-	writes  int64 // of this process, when it was taken
+	until   time.Time
 }
 
 const (
 	// sampleRows bounds how many chunks the statistics are taken from. Rows come in the order of hashes, so the first ones are a fair sample of documents.
 	sampleRows = 4000
-	// statsFor is how long they are used.
-	statsFor = 30 * time.Second
 	// tenantsKept bounds how many tenants' are kept.
 	tenantsKept = 256
 )
@@ -115,15 +112,17 @@ func (l *lexicalStats) queryWeights(query []string) (entity.SparseEmbedding, err
 	return entity.NewSliceSparseEmbedding(positions, values)
 }
 
-// lexicalStatsOf returns a tenant's statistics. Of a tenant that the sample covers they are exact as of the last half minute, and of this process's own writes.
+// lexicalStatsOf returns a tenant's statistics. Of a tenant that the sample covers they are exact as of when they were taken; see
+// Config.StatsFor.
 func (s *Store) lexicalStatsOf(ctx context.Context, g *generation, tenant string) (*lexicalStats, error) {
 	g.mu.Lock()
-	l, writes := g.lexical[tenant], g.writes
+	l := g.lexical[tenant]
 	g.mu.Unlock()
-	if l != nil && time.Since(l.at) < statsFor && (l.writes == writes || l.sampled < l.chunks) {
+	started := time.Now()
+	if l != nil && started.Before(l.until) {
 		return l, nil
 	}
-	fresh := &lexicalStats{df: map[string]int{}, at: time.Now(), writes: writes}
+	fresh := &lexicalStats{df: map[string]int{}}
 	expr := fieldScope + " in " + numbers([]int64{
 		scope(tenant, found, false), scope(tenant, found, true), scope(tenant, lexicalOnly, false), scope(tenant, lexicalOnly, true),
 	})
@@ -175,6 +174,7 @@ func (s *Store) lexicalStatsOf(ctx context.Context, g *generation, tenant string
 		}
 	}
 	fresh.average = float64(length) / float64(max(1, fresh.sampled))
+	fresh.until = s.until(started)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.lexical) >= tenantsKept {

@@ -23,7 +23,7 @@ func (s *Store) Sweep(ctx context.Context, name string) (removed int, err error)
 	}
 	oldest := time.Now().Add(-s.config.TombstoneRetention).UnixMicro()
 	var expired []string
-	err = s.iterate(ctx, g, fieldDocument+` > ""`, []string{fieldRow, fieldKey, fieldHead}, func(columns client.ResultSet) error {
+	err = s.iterate(ctx, g, fieldDocument+" > 0", []string{fieldRow, fieldKey, fieldHead}, func(columns client.ResultSet) error {
 		heads, err := readHeads(columns)
 		for i := range heads {
 			h := &heads[i]
