@@ -242,7 +242,7 @@ type keyWindow struct {
 const windowFor = time.Minute
 
 // Scan implements vectordb.Reader. The server can't order by anything, so the first page reads all keys above after and keeps the smallest 65,536; the following
-// pages are served from those. A scan of n documents so reads n²/131,072 keys beside the documents, some 0.1 s for 100,000.
+// pages are served from those. A scan of n documents so reads n²/131,072 keys beside the documents, some 0.1 s for 20,000.
 func (s *Store) Scan(ctx context.Context, name, after string, limit int) ([]vectordb.Revision, error) {
 	g, err := s.generation(ctx, name)
 	if err != nil {
@@ -327,7 +327,7 @@ type cachedStats struct {
 	until time.Time
 }
 
-// Stats implements vectordb.Reader. It reads the heads of all documents, some 0.1 s for 100,000, so an answer is kept for a while: see
+// Stats implements vectordb.Reader. It reads the heads of all documents, 0.2 s for 20,000, so an answer is kept for a while: see
 // Config.StatsFor. Bytes is an estimate of what the rows take before the server compresses them.
 func (s *Store) Stats(ctx context.Context, name string) (vectordb.Stats, error) {
 	g, err := s.generation(ctx, name)

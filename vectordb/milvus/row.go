@@ -24,8 +24,7 @@ import (
 const (
 	// fieldRow is the primary key: document / version of the content / version of the access / ordinal.
 	fieldRow = "row"
-	// fieldDocument is half of the document's hash on its head, as a number above 0, and 0 on its other rows: looking for heads finds nothing else, and
-	// compares numbers, also where the server has no index yet.
+	// fieldDocument is half of the document's hash on its head, as a number above 0, and 0 on its other rows: looking for heads finds nothing else.
 	fieldDocument = "document"
 	// fieldKey is the document's key in hexadecimal digits, on its head: they compare like the bytes, and need no escaping.
 	fieldKey = "key"
