@@ -127,7 +127,7 @@ func (g *generation) open(ctx context.Context) error {
 		return nil
 	}
 	x := g.indexer
-	parts, err := x.build(ctx, g.recipe)
+	parts, err := x.build(ctx, g.recipe, g.made.Dim)
 	if err != nil {
 		return err
 	}

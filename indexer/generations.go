@@ -138,7 +138,7 @@ func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recip
 
 // create is Create; first asks for a generation only if there is no live one.
 func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recipe, first bool) (Info, error) {
-	parts, err := x.build(ctx, recipe)
+	parts, err := x.build(ctx, recipe, 0)
 	if err != nil {
 		return Info{}, err
 	}

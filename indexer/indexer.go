@@ -33,8 +33,9 @@ type Config struct {
 	Register    stream.Register
 	Store       vectordb.Store
 	// Build makes a recipe's parts, with its defaults filled in. It is called for every generation at start, and blocks whoever waits for it until
-	// ctx ends. An *embedder.Error that is Temporary is tried again; any other means that the recipe can't be built.
-	Build func(ctx context.Context, r vectordb.Recipe) (Parts, error)
+	// ctx ends. dim is the dimension of the generation's vectors; 0 for a new one. An *embedder.Error that is Temporary is tried again; any other means that the recipe
+	// can't be built.
+	Build func(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error)
 	// Recipe makes the first generation of an empty corpus.
 	Recipe vectordb.Recipe
 	// RecipeAsked: somebody chose Recipe, and wants to know if the live generation was made by another. Defaults to false.
@@ -188,8 +189,8 @@ func (x *Indexer) createFirst(ctx context.Context) error {
 }
 
 // build makes a recipe's parts. ErrRecipe: trying again is useless.
-func (x *Indexer) build(ctx context.Context, r vectordb.Recipe) (Parts, error) {
-	parts, err := x.config.Build(ctx, r)
+func (x *Indexer) build(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error) {
+	parts, err := x.config.Build(ctx, r, dim)
 	var failed *embedder.Error
 	if err != nil && !(errors.As(err, &failed) && failed.Temporary) {
 		err = fmt.Errorf("%w: %w", ErrRecipe, err)
@@ -200,7 +201,7 @@ func (x *Indexer) build(ctx context.Context, r vectordb.Recipe) (Parts, error) {
 // adviseRecipe tells an operator who configured another recipe than the live one's how to get it.
 func (x *Indexer) adviseRecipe() {
 	g := x.live.Load()
-	parts, err := x.build(x.ctx, x.config.Recipe)
+	parts, err := x.build(x.ctx, x.config.Recipe, 0)
 	if g == nil || err != nil || parts.fingerprint() == g.made.Fingerprint {
 		return
 	}

@@ -150,7 +150,7 @@ func (b *bed) config(c Config) Config {
 	if c.Build != nil {
 		return c
 	}
-	c.Build = func(_ context.Context, r vectordb.Recipe) (Parts, error) {
+	c.Build = func(_ context.Context, r vectordb.Recipe, _ int) (Parts, error) {
 		cut, err := chunker.New(chunker.Options{Strategy: r.Chunker.Strategy, Tokens: r.Chunker.Tokens})
 		return Parts{Recipe: r, Chunker: cut, Embedder: b.model}, err
 	}

@@ -158,11 +158,11 @@ func TestAModelThatIsAway(t *testing.T) {
 	b.stop()
 	good := b.config(Config{}).Build
 	var asked atomic.Int32
-	away := func(ctx context.Context, r vectordb.Recipe) (Parts, error) {
+	away := func(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error) {
 		if asked.Add(1) < 3 {
 			return Parts{}, &embedder.Error{Op: "openai: probe", Temporary: true, Input: -1, Err: errors.New("connection refused")}
 		}
-		return good(ctx, r)
+		return good(ctx, r, dim)
 	}
 	b.start(Config{Build: away})
 	b.settle(upsert("a", "text"))
@@ -182,8 +182,8 @@ func TestAModelThatIsAway(t *testing.T) {
 	b.stop()
 
 	// Another dimension is refused with the reason, and costs nothing of what is there.
-	wide := func(ctx context.Context, r vectordb.Recipe) (Parts, error) {
-		parts, err := good(ctx, r)
+	wide := func(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error) {
+		parts, err := good(ctx, r, dim)
 		parts.Embedder = embedder.NewHash(48)
 		return parts, err
 	}

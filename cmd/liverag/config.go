@@ -36,6 +36,7 @@ type Config struct {
 	Corpus string `name:"corpus" doc:"Name of the corpus, and of its topic: a small letter, then small letters, digits and _, at most 63."`
 
 	Kafka     KafkaConfig     `name:"kafka"`
+	Milvus    MilvusConfig    `name:"milvus"`
 	Mapping   MappingConfig   `name:"mapping"`
 	Documents DocumentsConfig `name:"documents"`
 	Log       LogConfig       `name:"log"`
@@ -45,9 +46,10 @@ type Config struct {
 	Tokens    int    `name:"tokens" min:"16" max:"8192" doc:"Token budget of a chunk."`
 	Overlap   int    `name:"overlap" min:"0" max:"8191" doc:"Tokens that neighbouring chunks share. Less than tokens."`
 	Tokenizer string `name:"tokenizer" oneof:"cl100k_base o200k_base minilm" doc:"What tokens counts. minilm counts word pieces, with the two that frame an input."`
-	Embedder  string `name:"embedder" doc:"The model, as provider/name: local/static (in the binary), or hash/384 (word hashing of any dimension, for tests and for measuring the system without a model)."`
+	Embedder  string `name:"embedder" doc:"The model, as provider/name: local/minilm and local/static are in the binary; openai/text-embedding-3-small stands for any model of an OpenAI-compatible endpoint (see openai.base_url); hash/384 is word hashing of any dimension, for tests and for measuring the system without a model."`
 	Long      string `name:"long" oneof:"split truncate reject" doc:"What happens to a chunk over the model's limit. split: embedded in pieces, their mean kept. truncate: cut off, and counted. reject: to the dead letters."`
 
+	OpenAI    OpenAIConfig    `name:"openai"`
 	HTTP      HTTPConfig      `name:"http"`
 	Freshness FreshnessConfig `name:"freshness"`
 	Indexer   IndexerConfig   `name:"indexer"`
@@ -83,6 +85,44 @@ type SASLConfig struct {
 	User      string `name:"user" doc:"User name for PLAIN and SCRAM."`
 	Password  string `name:"password" secret:"true" doc:"Password for PLAIN and SCRAM."`
 	Token     string `name:"token" secret:"true" doc:"Bearer token for OAUTHBEARER."`
+}
+
+// MilvusConfig says which store to use. Without an address it is the one embedded in the process.
+type MilvusConfig struct {
+	Address  string `name:"address" flag:"milvus" doc:"Milvus's address, as host:port. Empty: the store embedded in the process, kept in the data directory. Processes that share a Milvus, and a Kafka, share the work."`
+	TLS      bool   `name:"tls" doc:"Encrypt the connection to Milvus."`
+	CAFile   string `name:"ca_file" doc:"PEM file of the authorities that may sign Milvus's certificate. Empty: the system's."`
+	CertFile string `name:"cert_file" doc:"PEM file of the client's certificate, with key_file."`
+	KeyFile  string `name:"key_file" doc:"PEM file of the client's private key, with cert_file."`
+	// ServerName is checked against the certificate.
+	ServerName string `name:"server_name" doc:"Name that Milvus's certificate must be for. Empty: the host of its address."`
+	Database   string `name:"database" doc:"Database to use. Empty: the server's default."`
+	User       string `name:"user" doc:"User name, with password."`
+	Password   string `name:"password" secret:"true" doc:"Password, with user."`
+	Token      string `name:"token" secret:"true" doc:"API key or token, instead of user and password."`
+}
+
+// OpenAIConfig is the endpoint of the models named openai/….
+type OpenAIConfig struct {
+	BaseURL    string `name:"base_url" flag:"openai-base-url" doc:"Base URL of an OpenAI-compatible endpoint, as https://host/v1. Empty: OpenAI's own."`
+	APIKey     string `name:"api_key" secret:"true" doc:"The endpoint's key. Empty: the environment's OPENAI_API_KEY; endpoints on your own machines may want none."`
+	Dimensions int    `name:"dimensions" flag:"openai-dimensions" min:"0" max:"32768" doc:"Length of vector to ask the model for, where it lets callers choose. 0: its own; what it answers is what counts."`
+	RPM        int    `name:"rpm" flag:"openai-rpm" min:"0" doc:"Requests a minute that the endpoint allows. 0: no limit is known."`
+	TPM        int    `name:"tpm" flag:"openai-tpm" min:"0" doc:"Tokens a minute that the endpoint allows. 0: no limit is known."`
+
+	Concurrency    int           `name:"concurrency" min:"1" max:"1024" doc:"Requests in flight at once."`
+	MaxInput       int           `name:"max_input" min:"0" doc:"Longest input that the model reads, in tokens. 0: what is known of the model; else the endpoint itself says what is too long."`
+	MaxBatch       int           `name:"max_batch" min:"0" max:"4096" doc:"Most inputs in a request. 0: what is known of the model, at most 128, else 32."`
+	MaxBatchTokens int           `name:"max_batch_tokens" min:"0" doc:"Most tokens in a request. 0: what is known of the model, else no limit."`
+	Timeout        time.Duration `name:"timeout" min:"100ms" doc:"How long a request may take before it is tried again."`
+	Encoding       string        `name:"encoding" oneof:"base64 float" doc:"How vectors are asked for. base64 is a quarter of the bytes; an endpoint that does not know it is asked for float."`
+
+	IndexPrefix    string            `name:"index_prefix" doc:"Text put before every chunk of a document, for models that want one, like \"passage: \"."`
+	QueryPrefix    string            `name:"query_prefix" doc:"Text put before every question, for models that want one, like \"query: \"."`
+	InputTypeField string            `name:"input_type_field" doc:"Field of the request that tells documents from questions, for endpoints that have one. Empty: input_type."`
+	IndexInputType string            `name:"index_input_type" doc:"What that field says for chunks of documents, like search_document."`
+	QueryInputType string            `name:"query_input_type" doc:"What that field says for questions, like search_query."`
+	Headers        map[string]string `name:"headers" doc:"Headers sent with every request. A secret belongs into api_key."`
 }
 
 // MappingConfig reads a topic whose values have another shape. Each is an expression as stream.ParseExpr reads it.
@@ -180,6 +220,7 @@ func defaultConfig() Config {
 		Listen:    "127.0.0.1:8080",
 		Corpus:    "documents",
 		Kafka:     KafkaConfig{Partitions: 4, ReplicationFactor: -1},
+		OpenAI:    OpenAIConfig{Concurrency: 8, Timeout: time.Minute, Encoding: "base64"},
 		Documents: DocumentsConfig{MaxBytes: 8 << 20},
 		Log:       LogConfig{MaxBytes: 1 << 30},
 		Chunker:   "markdown",
@@ -221,6 +262,11 @@ func loadConfig(environ []string, flags []config.FlagValue) (*Config, *config.Se
 	settings, err := config.Load(&cfg, src)
 	if err != nil {
 		return &cfg, settings, err
+	}
+	for _, pair := range environ {
+		if key, ok := strings.CutPrefix(pair, "OPENAI_API_KEY="); ok && cfg.OpenAI.APIKey == "" {
+			cfg.OpenAI.APIKey = key
+		}
 	}
 	return &cfg, settings, cfg.validate(settings)
 }
@@ -276,6 +322,11 @@ func (c *Config) validate(s *config.Settings) error {
 		fail("embedder", "%q is no model: write it as provider/name, like local/static or hash/384", c.Embedder)
 	}
 	c.Kafka.validate(fail)
+	c.Milvus.validate(fail)
+	c.OpenAI.validate(fail)
+	if c.Milvus.Address != "" && len(c.Kafka.Brokers) == 0 {
+		fail("milvus.address", "needs kafka.brokers too: a store that processes share goes with a log that they share")
+	}
 	if _, err := c.Mapping.mapping(); err != nil {
 		errs = append(errs, err)
 	}
@@ -317,6 +368,44 @@ func (k *KafkaConfig) validate(fail func(name, detail string, args ...any)) {
 	}
 	if k.SASL.Mechanism != "" && len(k.Brokers) == 0 {
 		fail("kafka.sasl.mechanism", "has no effect without kafka.brokers")
+	}
+}
+
+func (m *MilvusConfig) validate(fail func(name, detail string, args ...any)) {
+	if m.Address == "" {
+		if *m != (MilvusConfig{}) {
+			fail("milvus.address", "must be set for the other milvus settings to have an effect")
+		}
+		return
+	}
+	if _, err := checkAddress(m.Address); err != nil {
+		fail("milvus.address", "%v", err)
+	}
+	if !m.TLS && (m.CAFile != "" || m.CertFile != "" || m.KeyFile != "" || m.ServerName != "") {
+		fail("milvus.tls", "must be true for milvus.ca_file, milvus.cert_file, milvus.key_file and milvus.server_name to have an effect")
+	}
+	if (m.CertFile == "") != (m.KeyFile == "") {
+		fail("milvus.cert_file", "and milvus.key_file belong together: set both or none")
+	}
+	if m.Token != "" && (m.User != "" || m.Password != "") {
+		fail("milvus.token", "and milvus.user with milvus.password are two ways to log in: set one")
+	}
+	if (m.User == "") != (m.Password == "") {
+		fail("milvus.user", "and milvus.password belong together; set the password in the file or as %sMILVUS_PASSWORD", envPrefix)
+	}
+}
+
+func (o *OpenAIConfig) validate(fail func(name, detail string, args ...any)) {
+	if u, err := url.Parse(o.BaseURL); o.BaseURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		fail("openai.base_url", "%q is no base URL: write it like https://host/v1", o.BaseURL)
+	}
+	if o.InputTypeField != "" && o.IndexInputType == "" && o.QueryInputType == "" {
+		fail("openai.input_type_field", "goes with openai.index_input_type or openai.query_input_type")
+	}
+	for name := range o.Headers {
+		if strings.EqualFold(name, "Authorization") {
+			fail("openai.headers", "must not hold %s: the key is openai.api_key or OPENAI_API_KEY", name)
+		}
 	}
 }
 

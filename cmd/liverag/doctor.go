@@ -32,7 +32,7 @@ It changes nothing, except that a Kafka topic of ours that is missing beside an 
 			{"is the cluster reachable with these settings?", "LIVERAG_KAFKA_SASL_PASSWORD=… liverag doctor --config production.yaml"},
 			{"for a monitor", "liverag doctor --json | jq '.checks[] | select(.state != \"ok\")'"},
 		},
-		settings:  []string{"config", "data", "listen", "insecure_listen", "server", "corpus", "kafka.*", "documents.max_bytes", "log.max_bytes"},
+		settings:  []string{"config", "data", "listen", "insecure_listen", "server", "corpus", "kafka.*", "milvus.*", "embedder", "openai.*", "documents.max_bytes", "log.max_bytes"},
 		anyConfig: true,
 		setup:     func(*flag.FlagSet) action { return runDoctor },
 	}

@@ -96,6 +96,8 @@ const (
 func verbs() []verb {
 	return []verb{
 		upVerb(),
+		serveVerb(),
+		indexVerb(),
 		putVerb(),
 		rmVerb(),
 		importVerb(),

@@ -21,7 +21,7 @@ func startSystem(t testing.TB, change func(*Config)) (s *system, stop func()) {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := open(t.Context(), &cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := open(t.Context(), &cfg, duty{index: true, serve: true}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ func upVerb() verb {
 
 With --demo it first brings a corpus: the documentation of Go's standard library, read from the Go installation on this machine. It then takes you through what liverag does, within a minute: live edits that are searchable in milliseconds, and a second index that is built from the same log with another recipe, compared, and promoted if it is better.
 
-With --kafka the log is a Kafka topic instead of the embedded one.`,
+With --kafka the log is a Kafka topic instead of the embedded one, and with --milvus besides, the store is a Milvus instead of the embedded one. Then several processes may share the work: serve and index are up's two halves.`,
 		examples: []example{
 			{"see what it does, with documents that are on your machine already", "liverag up --demo"},
 			{"the same without the tour", "liverag up --demo --no-tour"},
@@ -57,9 +58,32 @@ func (u *up) run(ctx context.Context, c *call) error {
 	if u.noTour && !u.demo {
 		return &usageError{detail: "--no-tour goes with --demo"}
 	}
+	return runProcess(ctx, c, duty{index: true, serve: true}, func(p *process) error {
+		if !u.demo {
+			return nil
+		}
+		t := &tour{system: p.system, config: c.Config, base: p.base, out: c.Out, short: u.noTour}
+		if err := t.run(p.serving); err != nil && p.serving.Err() == nil {
+			// The tour is a guest: what it shows goes on without it.
+			c.Err.Printf("the tour ended early: %v\n", err)
+			printNext(c.Out, p.base, t.question())
+		}
+		return nil
+	}, u.demo)
+}
+
+// process is a liverag that runs.
+type process struct {
+	system  *system
+	base    string          // URL
+	serving context.Context // ends when it stops
+}
+
+// runProcess runs until ctx ends. guest is run beside it; guided tells that the guest says what to do next.
+func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error, guided bool) error {
 	cfg := c.Config
 	logger := cfg.logger(c.Err)
-	s, err := open(ctx, cfg, logger)
+	s, err := open(ctx, cfg, d, logger)
 	if err != nil {
 		return err
 	}
@@ -68,17 +92,18 @@ func (u *up) run(ctx context.Context, c *call) error {
 			logger.Error("closing", "error", err)
 		}
 	}()
-	server, address, err := s.server(c, logger)
+	server, address, err := s.server(c, d, logger)
 	if err != nil {
 		return err
 	}
 	base := "http://" + address
-	forget, err := announce(cfg.Data, base)
-	if err != nil {
-		return err
+	if d.serve {
+		forget, err := announce(cfg.Data, base)
+		if err != nil {
+			return err
+		}
+		defer forget()
 	}
-	defer forget()
-
 	if c.JSON {
 		if err := c.Out.JSON(map[string]any{"url": base, "data": cfg.Data, "pid": os.Getpid()}); err != nil {
 			return err
@@ -86,7 +111,13 @@ func (u *up) run(ctx context.Context, c *call) error {
 	} else {
 		c.Out.Printf("%s\n", readBuild())
 		c.Out.Printf("  log    %s, topic %s\n", s.where, cfg.Corpus)
-		c.Out.Printf("  store  embedded, %s; kernel %s\n", filepath.Join(cfg.Data, "store"), simd.Kernel())
+		c.Out.Printf("  store  %s; kernel %s\n", s.stored, simd.Kernel())
+		switch {
+		case !d.index:
+			c.Out.Printf("  serves; `liverag index` elsewhere does the indexing\n")
+		case !d.serve:
+			c.Out.Printf("  indexes; `liverag serve` elsewhere answers. Here are health, metrics and progress only\n")
+		}
 		c.Out.Printf("  listening on %s\n", c.Out.bold(base))
 	}
 	// The indexer outlives the server: requests in flight may wait for it.
@@ -110,26 +141,48 @@ func (u *up) run(ctx context.Context, c *call) error {
 		}
 	})
 	g.Go(func() error { return giveBack(serving, s) })
-	if u.demo {
-		g.Go(func() error {
-			t := &tour{system: s, config: cfg, base: base, out: c.Out, short: u.noTour}
-			if err := t.run(serving); err != nil && serving.Err() == nil {
-				// The tour is a guest: what it shows goes on without it.
-				c.Err.Printf("the tour ended early: %v\n", err)
-				printNext(c.Out, base, t.question())
-			}
-			return nil
-		})
-	} else if !c.JSON {
+	if tidy, ok := s.store.(interface {
+		Sweep(ctx context.Context, generation string) (removed int, err error)
+	}); ok && d.index {
+		g.Go(func() error { return sweep(serving, s, tidy.Sweep, logger) })
+	}
+	if !guided && !c.JSON && d.serve {
 		printNext(c.Out, base, "")
 	}
+	g.Go(func() error { return guest(&process{s, base, serving}) })
 	err = g.Wait()
 	stopIndexing()
 	err = errors.Join(err, <-indexed)
 	if ctx.Err() != nil && !c.JSON {
-		c.Out.Printf("\nstopped; everything is in %s\n", cfg.Data)
+		where := cfg.Data
+		if cfg.Milvus.Address != "" {
+			where = "the log and in Milvus"
+		}
+		c.Out.Printf("\nstopped; everything is in %s\n", where)
 	}
 	return err
+}
+
+// sweepEvery is how often leftovers of interrupted writes are looked for. Answers never show them: they only take space.
+const sweepEvery = time.Hour
+
+// sweep removes leftovers from a shared store. Every process that indexes does it, at a time of its own.
+func sweep(ctx context.Context, s *system, clean func(ctx context.Context, generation string) (int, error), logger *slog.Logger) error {
+	for {
+		if err := pause(ctx, time.Duration((0.5+rand.Float64())*float64(sweepEvery))); err != nil {
+			return nil
+		}
+		for _, g := range s.indexer.List() {
+			switch removed, err := clean(ctx, g.Name); {
+			case ctx.Err() != nil:
+				return nil
+			case err != nil:
+				logger.Warn("leftovers in the store can't be looked for; trying again later", "generation", g.Name, "error", err)
+			case removed > 0:
+				logger.Info("leftovers of interrupted writes removed", "generation", g.Name, "rows", removed)
+			}
+		}
+	}
 }
 
 // logger writes to standard error as configured.
@@ -143,13 +196,17 @@ func (c *Config) logger(errOut *terminal) *slog.Logger {
 	return slog.New(slog.NewTextHandler(errOut, options))
 }
 
-// server listens and knows every route.
-func (s *system) server(c *call, logger *slog.Logger) (_ *httpd.Server, address string, err error) {
+// server listens and knows every route. A process that only indexes offers no documents in and no answers out.
+func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, address string, err error) {
 	cfg := c.Config
 	in := intake.New(intake.Config{Sink: s.log, Waiter: s.indexer, MaxBytes: int(cfg.Documents.MaxBytes), Logger: logger})
 	listener, err := httpd.Listen(cfg.Listen, httpd.ListenOptions{Explicit: !c.Settings.Origin("listen").IsDefault(), Insecure: cfg.InsecureListen})
 	if err != nil {
 		return nil, "", err
+	}
+	routes := []func(*echo.Echo){s.indexer.Routes}
+	if d.serve {
+		routes = append(routes, in.Routes, s.retriever.Routes, page.Routes)
 	}
 	ready := func() []string {
 		if err := s.indexer.Ready(); err != nil {
@@ -160,7 +217,7 @@ func (s *system) server(c *call, logger *slog.Logger) (_ *httpd.Server, address 
 	return httpd.New(httpd.Config{
 		Listener: listener, MaxBody: int64(cfg.HTTP.MaxBody), MaxInFlight: cfg.HTTP.MaxInFlight, OwnLimits: intake.OwnLimits,
 		Logger: logger, Metrics: s.metrics, Ready: ready,
-		Routes: []func(*echo.Echo){in.Routes, s.retriever.Routes, s.indexer.Routes, page.Routes},
+		Routes: routes,
 	}), listener.Addr().String(), nil
 }
 

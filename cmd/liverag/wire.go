@@ -21,31 +21,43 @@ import (
 	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/embedder/local"
+	"github.com/liverag/liverag/embedder/openai"
 	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/bpe"
+	"github.com/liverag/liverag/internal/dirlock"
 	"github.com/liverag/liverag/internal/problem"
+	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
 	"github.com/liverag/liverag/vectordb"
 	"github.com/liverag/liverag/vectordb/flat"
+	"github.com/liverag/liverag/vectordb/milvus"
 )
 
 // system is everything a running liverag is made of. This file is the only place that knows every adapter.
 type system struct {
 	log       *kafka.Log
-	store     *flat.Store
+	store     vectordb.Store
 	models    *models
 	indexer   *indexer.Indexer
 	retriever *retrieve.Retriever
 	metrics   *prometheus.Registry
 	identity  stream.Identity
 	where     string // the log, for people
+	stored    string // the store, for people
 
 	closers []io.Closer // in the order to be closed
 }
 
+// duty is what a process does of the work.
+type duty struct {
+	index bool // run the pipelines
+	serve bool // answer callers
+}
+
 // open makes the parts out of the settings. What is expensive and can wait (tokenizer tables, weights) is loaded when it is first used.
-func open(ctx context.Context, cfg *Config, logger *slog.Logger) (_ *system, err error) {
+func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *system, err error) {
 	s := &system{metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
@@ -58,35 +70,86 @@ func open(ctx context.Context, cfg *Config, logger *slog.Logger) (_ *system, err
 	if err := s.openLog(ctx, cfg, logger); err != nil {
 		return nil, err
 	}
-	s.store, err = flat.Open(filepath.Join(cfg.Data, "store", cfg.Corpus), flat.Options{Logger: logger})
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+	if err := s.openStore(ctx, cfg, logger); err != nil {
+		return nil, err
 	}
-	s.closers = append([]io.Closer{s.store}, s.closers...)
-	s.models = &models{defaults: cfg.recipe(), open: map[string]*model{}}
-	if cfg.Cache.MaxBytes > 0 {
-		s.models.cache, err = embedder.OpenCache(embedder.CacheConfig{
-			Dir: filepath.Join(cfg.Data, "cache", cfg.Corpus), MaxBytes: int64(cfg.Cache.MaxBytes),
-			Warn: func(err error) { logger.Warn("vectors are no longer cached", "error", err) },
-		})
-		if err != nil {
-			return nil, fmt.Errorf("open vector cache: %w", err)
+	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, logger: logger, open: map[string]*model{}}
+	s.closers = append([]io.Closer{s.models}, s.closers...)
+	if d.index && cfg.Cache.MaxBytes > 0 {
+		if err := s.openCache(cfg, logger); err != nil {
+			return nil, err
 		}
-		s.closers = append([]io.Closer{s.models.cache}, s.closers...)
 	}
-	if _, err := s.models.build(cfg.recipe()); err != nil { // before anybody is told that it runs
+	shared := cfg.Milvus.Address != ""
+	if _, err := s.models.build(ctx, cfg.recipe(), 0); temporary(err) {
+		logger.Warn("the model does not answer yet; indexing and questions wait for it", "model", cfg.Embedder, "error", err)
+	} else if err != nil { // before anybody is told that it runs
 		return nil, fmt.Errorf("recipe: %w", err)
 	}
-	d := defaultConfig()
 	s.indexer = indexer.New(indexer.Config{
 		Log: s.log, DeadLetters: s.log, Register: s.log.Control(), Store: s.store,
-		Build: s.models.build, Recipe: cfg.recipe(), RecipeAsked: cfg.recipe() != d.recipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
+		Shared: shared, Observe: shared && !d.index, Groups: s.log,
+		Build: s.models.build, Recipe: cfg.recipe(), RecipeAsked: cfg.recipe() != defaultRecipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
 	s.metrics.MustRegister(s.indexer.Metrics())
 	s.retriever = retrieve.New(retrieve.Config{Store: s.store, Resolver: s, Follower: s, Metrics: s.metrics})
 	return s, nil
+}
+
+// defaultRecipe is what nobody asked for.
+func defaultRecipe() vectordb.Recipe {
+	cfg := defaultConfig()
+	return cfg.recipe()
+}
+
+// temporary tells whether a model may answer later.
+func temporary(err error) bool {
+	var failed *embedder.Error
+	return errors.As(err, &failed) && failed.Temporary
+}
+
+// openStore opens the shared store if there is one, else the embedded one.
+func (s *system) openStore(ctx context.Context, cfg *Config, logger *slog.Logger) error {
+	if cfg.Milvus.Address != "" {
+		store, err := milvus.Open(ctx, cfg.Milvus.milvus(cfg.Corpus, logger))
+		if err != nil {
+			return fmt.Errorf("open store: %w", err)
+		}
+		s.store, s.stored = store, fmt.Sprintf("Milvus %s at %s", store.Server().Version, cfg.Milvus.Address)
+	} else {
+		dir := filepath.Join(cfg.Data, "store")
+		store, err := flat.Open(filepath.Join(dir, cfg.Corpus), flat.Options{Logger: logger})
+		if err != nil {
+			return fmt.Errorf("open store: %w", err)
+		}
+		s.store, s.stored = store, "embedded, "+dir
+	}
+	s.closers = append([]io.Closer{s.store}, s.closers...)
+	return nil
+}
+
+// openCache opens the cache of vectors, unless another process has it: on a shared store two may run from one directory, and it only saves work.
+func (s *system) openCache(cfg *Config, logger *slog.Logger) error {
+	dir := filepath.Join(cfg.Data, "cache", cfg.Corpus)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("open vector cache: %w", err)
+	}
+	lock, err := dirlock.Take(filepath.Join(dir, "lock"))
+	if err != nil {
+		logger.Warn("vectors are not cached here", "directory", dir, "error", err)
+		return nil
+	}
+	s.models.cache, err = embedder.OpenCache(embedder.CacheConfig{
+		Dir: dir, MaxBytes: int64(cfg.Cache.MaxBytes),
+		Warn: func(err error) { logger.Warn("vectors are no longer cached", "error", err) },
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("open vector cache: %w", err), lock.Close())
+	}
+	s.closers = append([]io.Closer{s.models.cache, lock}, s.closers...)
+	return nil
 }
 
 func (s *system) openLog(ctx context.Context, cfg *Config, logger *slog.Logger) (err error) {
@@ -135,18 +198,36 @@ func (c *Config) recipe() vectordb.Recipe {
 type models struct {
 	defaults vectordb.Recipe       // for what a recipe leaves out
 	cache    *embedder.VectorCache // nil: none
+	openai   OpenAIConfig
+	logger   *slog.Logger
 
-	mu   sync.Mutex
-	open map[string]*model
+	opening sync.Mutex // held while a model is opened, which may take as long as its endpoint
+	mu      sync.Mutex
+	open    map[string]*model
+	closers []io.Closer
 }
 
 type model struct {
 	index embedder.Embedder // for documents
 	query embedder.Embedder // for questions
+	// fusion is how much its dense leg is worth beside the lexical one; docs/BENCHMARKS.md has the measurements.
+	fusion retrieve.Fusion
 }
 
-// build makes a recipe's parts. What the recipe leaves out is filled in.
-func (m *models) build(r vectordb.Recipe) (indexer.Parts, error) {
+// Close gives back what the models hold.
+func (m *models) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, c := range m.closers {
+		errs = append(errs, c.Close())
+	}
+	m.closers = nil
+	return errors.Join(errs...)
+}
+
+// build makes a recipe's parts. What the recipe leaves out is filled in. dim is the dimension that the model must have, 0 if that is open.
+func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer.Parts, error) {
 	d := m.defaults
 	r.Chunker.Strategy = cmp.Or(r.Chunker.Strategy, d.Chunker.Strategy)
 	r.Chunker.Tokens = cmp.Or(r.Chunker.Tokens, d.Chunker.Tokens)
@@ -161,7 +242,7 @@ func (m *models) build(r vectordb.Recipe) (indexer.Parts, error) {
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("chunker.%w", err)
 	}
-	opened, err := m.model(r.Embedder.Model)
+	opened, err := m.model(ctx, r.Embedder.Model, dim)
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.model: %w", err)
 	}
@@ -178,20 +259,21 @@ type wordPieces struct{}
 func (wordPieces) Count(text string) int { return local.CountWordPieces(text) }
 
 // model opens the model of that name, provider/name.
-func (m *models) model(name string) (*model, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if opened := m.open[name]; opened != nil {
+func (m *models) model(ctx context.Context, name string, dim int) (*model, error) {
+	m.opening.Lock()
+	defer m.opening.Unlock()
+	if opened, err := m.opened(name); err == nil {
 		return opened, nil
 	}
 	provider, rest, _ := strings.Cut(name, "/")
-	opened := &model{}
+	opened := &model{fusion: retrieve.Convex{Dense: retrieve.StrongDenseWeight}}
 	switch provider {
 	case "hash":
 		dim, err := strconv.Atoi(rest)
 		if err != nil || dim < 8 || dim > 4096 {
 			return nil, fmt.Errorf("%q: hash wants a dimension from 8 to 4096, like hash/384", name)
 		}
+		opened.fusion = retrieve.DefaultFusion
 		// It costs less than looking anything up.
 		opened.index = embedder.NewHash(dim)
 		opened.query = opened.index
@@ -200,19 +282,59 @@ func (m *models) model(name string) (*model, error) {
 		if err != nil {
 			return nil, err
 		}
-		// One request more than cores, because a replay leaves one free for live work.
-		batch := embedder.Batch(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1})
-		opened.index = batch
-		if m.cache != nil {
-			opened.index = embedder.Cache(batch, m.cache)
+		if name == local.StaticName {
+			opened.fusion = retrieve.DefaultFusion
 		}
-		opened.query = embedder.QueryCache(batch, queryCacheSize)
+		if simd.Kernel() == "go" {
+			m.logger.Warn("no vector instructions of this processor are used, so the model is some twenty times slower than it could be; local/static is quick all the same", "model", name, "kernel", simd.Kernel())
+		} else {
+			m.logger.Debug("model opened", "model", base.Name(), "kernel", simd.Kernel())
+		}
+		// One request more than cores, because a replay leaves one free for live work.
+		opened.wrap(embedder.Batch(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1}), m.cache)
+	case "openai":
+		base, err := openai.Open(ctx, m.openai.openai(rest, dim, m.logger))
+		if err != nil {
+			return nil, err
+		}
+		m.mu.Lock()
+		m.closers = append(m.closers, base)
+		m.mu.Unlock()
+		limited := embedder.Limit(base, embedder.LimitConfig{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst})
+		opened.wrap(embedder.Batch(embedder.Retry(limited, embedder.RetryConfig{}), embedder.BatchConfig{
+			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(),
+		}), m.cache)
+		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
-		return nil, fmt.Errorf("%q: unknown provider %q; there are %s, and hash/384", name, provider, strings.Join(local.Models(), ", "))
+		return nil, fmt.Errorf("%q: unknown provider %q; there are %s, openai/… for any OpenAI-compatible endpoint, and hash/384", name, provider, strings.Join(local.Models(), ", "))
 	}
+	m.mu.Lock()
 	m.open[name] = opened
+	m.mu.Unlock()
 	return opened, nil
 }
+
+// opened returns a model that a generation was built with.
+func (m *models) opened(name string) (*model, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if opened := m.open[name]; opened != nil {
+		return opened, nil
+	}
+	return nil, fmt.Errorf("model %s is not open", name)
+}
+
+// wrap puts the caches around a model.
+func (o *model) wrap(batch embedder.Embedder, cache *embedder.VectorCache) {
+	o.index = batch
+	if cache != nil {
+		o.index = embedder.Cache(batch, cache)
+	}
+	o.query = embedder.QueryCache(batch, queryCacheSize)
+}
+
+// openaiBurst is less than the second that providers usually grant, so that requests which the network bunches up don't meet a refusal.
+const openaiBurst = 500 * time.Millisecond
 
 // queryCacheSize is how many questions keep their vectors: the same few are asked again and again.
 const queryCacheSize = 4096
@@ -230,11 +352,11 @@ func (s *system) Resolve(name string) (retrieve.Target, error) {
 	case err != nil:
 		return retrieve.Target{}, err
 	}
-	opened, err := s.models.model(info.Recipe.Embedder.Model)
+	opened, err := s.models.opened(info.Recipe.Embedder.Model)
 	if err != nil {
 		return retrieve.Target{}, err
 	}
-	t := retrieve.Target{Name: info.Name, Recipe: parts.Recipe, Embedder: opened.query}
+	t := retrieve.Target{Name: info.Name, Recipe: parts.Recipe, Embedder: opened.query, Fusion: opened.fusion}
 	if name == indexer.Live {
 		t.Alias = name
 	}
@@ -283,4 +405,28 @@ func waited(ctx context.Context, err error) error {
 		return vectordb.ErrNoGeneration
 	}
 	return err
+}
+
+// milvus is how vectordb/milvus takes the settings.
+func (m *MilvusConfig) milvus(corpus string, logger *slog.Logger) milvus.Config {
+	return milvus.Config{
+		Address: m.Address, User: m.User, Password: m.Password, Token: m.Token, Database: m.Database, Corpus: corpus, Logger: logger,
+		TLS: milvus.TLS{Enable: m.TLS, CAFile: m.CAFile, CertFile: m.CertFile, KeyFile: m.KeyFile, ServerName: m.ServerName},
+	}
+}
+
+// openai is how embedder/openai takes the settings. dim is the dimension that the model must have, 0 if that is open.
+func (o *OpenAIConfig) openai(model string, dim int, logger *slog.Logger) openai.Config {
+	c := openai.Config{
+		Model: model, BaseURL: o.BaseURL, Key: o.APIKey, Headers: o.Headers, Dimensions: o.Dimensions, Dim: dim, Encoding: o.Encoding,
+		IndexPrefix: o.IndexPrefix, QueryPrefix: o.QueryPrefix,
+		InputTypeField: o.InputTypeField, InputTypeIndex: o.IndexInputType, InputTypeQuery: o.QueryInputType,
+		MaxInput: o.MaxInput, MaxBatch: o.MaxBatch, MaxBatchTokens: o.MaxBatchTokens, Timeout: o.Timeout, Logger: logger,
+	}
+	if strings.HasPrefix(model, "text-embedding-") { // OpenAI's own, whose tokenizer is known
+		if encoding, err := bpe.Load(chunker.CL100K); err == nil {
+			c.Count = encoding.Count
+		}
+	}
+	return c
 }

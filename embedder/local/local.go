@@ -8,13 +8,14 @@ import (
 	"github.com/liverag/liverag/embedder"
 )
 
+// Names of the models.
 const (
-	miniLMName = "local/minilm"
-	staticName = "local/static"
+	MiniLMName = "local/minilm"
+	StaticName = "local/static"
 )
 
 // Models are the names that Open takes, the best first.
-func Models() []string { return []string{miniLMName, staticName} }
+func Models() []string { return []string{MiniLMName, StaticName} }
 
 // Open finds a model by its name in a recipe ("local/minilm") or by the full one that Name gives ("local/minilm@e12cb29f"). A full name
 // with another hash is refused: vectors of other weights can't be compared.
@@ -23,9 +24,9 @@ func Open(name string) (embedder.Embedder, error) {
 	var model embedder.Embedder
 	var err error
 	switch short {
-	case miniLMName:
+	case MiniLMName:
 		model, err = NewMiniLM()
-	case staticName:
+	case StaticName:
 		model, err = NewStatic()
 	default:
 		return nil, fmt.Errorf("local: model %q is not in this binary; it has %s", name, strings.Join(Models(), ", "))

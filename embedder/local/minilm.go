@@ -47,11 +47,11 @@ func NewMiniLM() (*MiniLM, error) {
 var miniLMOnce = sync.OnceValues(func() (*MiniLM, error) {
 	w, err := readWeights(miniLMFile)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", miniLMName, err)
+		return nil, fmt.Errorf("%s: %w", MiniLMName, err)
 	}
 	pieces := wordPieces()
 	if w.tokens != len(pieces.tokens) || w.positions < miniLMPieces {
-		return nil, fmt.Errorf("%s: weights for %d tokens and %d positions, and %d tokens in the vocabulary", miniLMName, w.tokens, w.positions, len(pieces.tokens))
+		return nil, fmt.Errorf("%s: weights for %d tokens and %d positions, and %d tokens in the vocabulary", MiniLMName, w.tokens, w.positions, len(pieces.tokens))
 	}
 	m := &MiniLM{pieces: pieces, weights: w, gate: newGate(func() int { return runtime.GOMAXPROCS(0) })}
 	m.rooms.New = func() any { return newRoom(w) }
@@ -59,7 +59,7 @@ var miniLMOnce = sync.OnceValues(func() (*MiniLM, error) {
 })
 
 // Name is local/minilm@ and the beginning of a hash of its weights and vocabulary.
-func (m *MiniLM) Name() string { return miniLMName + "@" + miniLMHash }
+func (m *MiniLM) Name() string { return MiniLMName + "@" + miniLMHash }
 
 // Dim is 384.
 func (m *MiniLM) Dim() int { return m.weights.width }
@@ -121,7 +121,7 @@ func (m *MiniLM) Embed(ctx context.Context, role embedder.Role, inputs []string)
 	work()
 	others.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", miniLMName, err)
+		return nil, fmt.Errorf("%s: %w", MiniLMName, err)
 	}
 	return out, nil
 }

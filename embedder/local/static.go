@@ -74,7 +74,7 @@ var staticOnce = sync.OnceValues(func() (*Static, error) {
 })
 
 // Name is local/static@ and the beginning of a hash of its weights and vocabulary.
-func (s *Static) Name() string { return staticName + "@" + staticHash }
+func (s *Static) Name() string { return StaticName + "@" + staticHash }
 
 // Dim is 256.
 func (s *Static) Dim() int { return s.dim }
@@ -129,7 +129,7 @@ func (s *Static) Embed(ctx context.Context, _ embedder.Role, inputs []string) ([
 	work()
 	others.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", staticName, err)
+		return nil, fmt.Errorf("%s: %w", StaticName, err)
 	}
 	return out, nil
 }

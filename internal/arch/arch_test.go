@@ -45,12 +45,13 @@ var allowed = map[string][]string{
 
 // mechanisms may be imported only where they are named.
 var mechanisms = map[string][]string{
-	"internal/bpe":          {"chunker"},
+	"internal/bpe":          {"chunker", "cmd"},
 	"internal/htmltext":     {"indexer", "cmd"},
 	"internal/lexical":      {"vectordb"},
 	"internal/simd":         {"vectordb/flat", "embedder/local", "cmd"},
 	"internal/problem":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
 	"internal/httpd":        {"cmd"},
+	"internal/dirlock":      {"stream/kafka", "cmd"},
 	"internal/githistory":   {"cmd"},
 	"internal/mockprovider": {"cmd"},
 	"internal/page":         {"cmd", "internal/httpd"},

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/liverag/liverag/internal/dirlock"
 	"github.com/liverag/liverag/stream"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -90,7 +91,7 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 		return nil, fmt.Errorf("embedded log: %w", err)
 	}
 	e := &Embedded{cfg: cfg}
-	if e.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
+	if e.lock, err = dirlock.Take(filepath.Join(cfg.Dir, "lock")); err != nil {
 		return nil, fmt.Errorf("embedded log: directory %s: %w", cfg.Dir, err)
 	}
 	defer func() {

@@ -1,4 +1,5 @@
-package kafka
+// Package dirlock keeps two processes from using one directory.
+package dirlock
 
 import (
 	"fmt"
@@ -7,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockFile takes an exclusive lock that the kernel gives back when the process ends, however it ends.
-func lockFile(path string) (*os.File, error) {
+// Take locks a file, made if need be, for this process alone. Closing it gives the lock back, and so does the kernel when the process ends, however it ends.
+func Take(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
