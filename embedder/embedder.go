@@ -65,6 +65,8 @@ type Error struct {
 	Op string
 	// Temporary: the same call may succeed later (429, 5xx, a timeout).
 	Temporary bool
+	// Throttled: the provider refused because more was asked than it allows (429).
+	Throttled bool
 	// RetryAfter is how long the provider asked to wait; 0 if it did not say.
 	RetryAfter time.Duration
 	// Input is the index of the one input that is to blame, or -1.

@@ -62,6 +62,31 @@ type Limiter struct {
 	requests, tokens [lanes]bucket
 	notBefore        time.Time // the provider's own word
 	timer            *time.Timer
+
+	throttled int64
+	heldSince time.Time // a call waits for the allowance since then; zero: none does
+	held      time.Duration
+}
+
+// Allowance is what a provider allows, and how often that was in the way.
+type Allowance struct {
+	// RPM and TPM are requests and tokens a minute; 0: no limit is known.
+	RPM, TPM int
+	// Throttled counts answers that said too much was asked (429).
+	Throttled int64
+	// Held is for how long, in all, at least one call had to wait for the allowance.
+	Held time.Duration
+}
+
+// Allowance tells what is allowed, and how often that was in the way.
+func (l *Limiter) Allowance() Allowance {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := Allowance{RPM: l.cfg.RPM, TPM: l.cfg.TPM, Throttled: l.throttled, Held: l.held}
+	if !l.heldSince.IsZero() {
+		a.Held += time.Since(l.heldSince)
+	}
+	return a
 }
 
 type waiter struct {
@@ -95,6 +120,9 @@ func (l *Limiter) Embed(ctx context.Context, role Role, inputs []string) ([][]fl
 	defer l.mu.Unlock()
 	l.flying--
 	var failed *Error
+	if errors.As(err, &failed) && failed.Throttled {
+		l.throttled++
+	}
 	if errors.As(err, &failed) && failed.RetryAfter > 0 {
 		if until := time.Now().Add(failed.RetryAfter); until.After(l.notBefore) {
 			l.notBefore = until
@@ -158,6 +186,9 @@ func (l *Limiter) admit() {
 			wait = max(wait, l.requests[charged].wait(1, now), l.tokens[charged].wait(w.tokens, now))
 		}
 		if wait > 0 {
+			if l.heldSince.IsZero() {
+				l.heldSince = now
+			}
 			// Nothing overtakes: what a later lane took now, this one would lack.
 			l.timer = time.AfterFunc(wait, func() {
 				l.mu.Lock()
@@ -173,6 +204,9 @@ func (l *Limiter) admit() {
 		l.waiting[lane] = slices.Delete(l.waiting[lane], 0, 1)
 		l.flying++
 		close(w.admitted)
+	}
+	if !l.heldSince.IsZero() { // nobody waits any more
+		l.held, l.heldSince = l.held+time.Since(l.heldSince), time.Time{}
 	}
 }
 

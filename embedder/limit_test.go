@@ -196,3 +196,26 @@ func TestLimitHoldsBackAfterRefusal(t *testing.T) {
 		}
 	})
 }
+
+// TestLimitTellsItsAllowance holds calls back for a known time, has one given up, and one refused.
+func TestLimitTellsItsAllowance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := embeddertest.NewProvider(embeddertest.OK(), embeddertest.OK(), embeddertest.OK(), embeddertest.RateLimited(0))
+		e := embedder.Limit(p, embedder.LimitConfig{RPM: 60, TPM: 1_000_000})
+		for range 3 { // the first at once, the others after a second each
+			if _, err := e.Embed(t.Context(), embedder.Index, []string{"x"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if _, err := e.Embed(ctx, embedder.Index, []string{"x"}); err == nil {
+			t.Fatal("it went although the allowance was used up")
+		}
+		time.Sleep(time.Hour) // nobody waits
+		_, _ = e.Embed(t.Context(), embedder.Index, []string{"x"})
+		if got, want := e.Allowance(), (embedder.Allowance{RPM: 60, TPM: 1_000_000, Throttled: 1, Held: 2300 * time.Millisecond}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
+}

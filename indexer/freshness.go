@@ -151,7 +151,8 @@ type Freshness struct {
 	Past       *Past               `json:"past,omitempty"`
 }
 
-// EmbeddingLoad is how much of the embedding allowance is in use. The local models have none, so Allowed is 0 for them: no limit.
+// EmbeddingLoad is how much of the embedding allowance is in use. Allowed is 0 where no limit is known, as for the local models. Throttled is for how long, since the
+// start, calls had to wait for the allowance.
 type EmbeddingLoad struct {
 	Allowed   int64  `json:"allowed_tokens_per_minute"`
 	Used      int64  `json:"used_tokens_per_minute"`
@@ -222,7 +223,8 @@ func (x *Indexer) measured(g *generation) Freshness {
 	out.Happened = spell(x.freshness.happened.recent(now))
 	out.Backfill = spell(x.freshness.backfill.recent(now))
 	out.Partitions = g.progress.snapshot()
-	out.Embedding = EmbeddingLoad{Used: g.counts.tokensLastMinute(now), Throttled: "0s"}
+	allowance := g.allowance()
+	out.Embedding = EmbeddingLoad{Allowed: int64(allowance.TPM), Used: g.counts.tokensLastMinute(now), Throttled: allowance.Held.Round(time.Millisecond).String()}
 	return out
 }
 

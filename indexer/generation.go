@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -83,6 +84,12 @@ func (g *generation) usable() (Parts, error) {
 		return Parts{}, fmt.Errorf("%w yet: it is being opened", ErrUnusable)
 	}
 	return g.parts, nil
+}
+
+func (g *generation) allowance() embedder.Allowance {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.parts.allowance()
 }
 
 // begin opens a new generation at once if that goes smoothly. If it does not, run tries again.

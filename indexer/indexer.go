@@ -61,6 +61,15 @@ type Parts struct {
 	Chunker chunker.Chunker
 	// Embedder takes the lane of a call from its context.
 	Embedder embedder.Embedder
+	// Allowance tells what the model's provider allows; nil if nobody limits it.
+	Allowance func() embedder.Allowance
+}
+
+func (p Parts) allowance() embedder.Allowance {
+	if p.Allowance == nil {
+		return embedder.Allowance{}
+	}
+	return p.Allowance()
 }
 
 // fingerprint holds everything that decides an entry's text and vector, and nothing else.
@@ -262,8 +271,14 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		g.begin()
 	}
 	// The alias moves here: one pointer, so that a query sees the one generation or the other.
-	if live != nil && x.live.Swap(live) == nil {
-		close(x.answering)
+	if live != nil {
+		before := x.live.Swap(live)
+		if before == nil {
+			close(x.answering)
+		}
+		if store, ok := x.config.Store.(vectordb.Aliased); ok && before != live && !x.config.Observe {
+			x.wg.Go(func() { x.alias(store, live) })
+		}
 	}
 	x.mu.Lock()
 	close(x.changed)
@@ -308,6 +323,23 @@ func (x *Indexer) forgetUnknown(ctx context.Context) {
 		if err := x.config.Store.Drop(ctx, g.Name); err != nil {
 			x.config.Logger.Warn("its space is not freed", "generation", g.Name, "error", err)
 		}
+	}
+}
+
+// alias moves the store's own name of the live generation, until it is done or another generation is live.
+func (x *Indexer) alias(store vectordb.Aliased, live *generation) {
+	for attempt := 1; x.ctx.Err() == nil && x.live.Load() == live; attempt++ {
+		_, err := live.usable()
+		if err == nil {
+			err = store.Promote(x.ctx, live.name)
+		}
+		if err == nil {
+			return
+		}
+		if attempt == 5 {
+			x.config.Logger.Warn("the store's alias does not follow the live generation, trying again; answers are not affected", "generation", live.name, "error", err)
+		}
+		_ = sleep(x.ctx, backoff(attempt))
 	}
 }
 

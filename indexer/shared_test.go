@@ -152,6 +152,45 @@ func TestNothingCountsBeforeTheStoreShowsIt(t *testing.T) {
 	}
 }
 
+// named is a store that keeps a second name for the live generation.
+type named struct {
+	*store
+	live   atomic.Value
+	failed atomic.Int32
+}
+
+func (s *named) Promote(_ context.Context, generation string) error {
+	if s.failed.Add(1) == 1 {
+		return errors.New("not now")
+	}
+	s.live.Store(generation)
+	return nil
+}
+
+func TestTheStoresAliasFollows(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	s := &named{store: b.store}
+	b.start(Config{Store: s})
+	is := func(name string) func() bool {
+		info, err := b.indexer.Info(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() bool { return s.live.Load() == any(info.Name) }
+	}
+	b.eventually("named although the first try failed", is(Live))
+	if _, err := b.indexer.Create(b.ctx(), "other", vectordb.Recipe{}); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("caught up", func() bool { _, err := b.indexer.Promote(b.ctx(), "other"); return err == nil })
+	b.eventually("moved", is("other"))
+	if _, err := b.indexer.Rollback(b.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("moved back", is(Live))
+}
+
 // TestAModelThatIsAway begins while the model does not answer: that is waited for, and whatever else keeps a recipe from being built is told.
 func TestAModelThatIsAway(t *testing.T) {
 	b := newBed(t)

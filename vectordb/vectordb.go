@@ -202,6 +202,13 @@ type Delayed interface {
 	Visible(ctx context.Context, generation string) error
 }
 
+// Aliased is implemented by stores in which the live generation has a second name, for whoever looks into the store by other means. liverag itself reads
+// and writes by the generation's own name.
+type Aliased interface {
+	// Promote moves that name to a generation, in one step. ErrNoGeneration; any other error may be tried again.
+	Promote(ctx context.Context, generation string) error
+}
+
 // Store is everything. All methods are safe for concurrent use.
 type Store interface {
 	Catalog

@@ -212,6 +212,8 @@ type model struct {
 	query embedder.Embedder // for questions
 	// fusion is how much its dense leg is worth beside the lexical one; docs/BENCHMARKS.md has the measurements.
 	fusion retrieve.Fusion
+	// allowance is the provider's; nil: none.
+	allowance func() embedder.Allowance
 }
 
 // Close gives back what the models hold.
@@ -250,7 +252,7 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.long: %w", err)
 	}
-	return indexer.Parts{Recipe: r, Chunker: cut, Embedder: long}, nil
+	return indexer.Parts{Recipe: r, Chunker: cut, Embedder: long, Allowance: opened.allowance}, nil
 }
 
 // wordPieces counts for the tokenizer minilm.
@@ -301,6 +303,7 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.closers = append(m.closers, base)
 		m.mu.Unlock()
 		limited := embedder.Limit(base, embedder.LimitConfig{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst})
+		opened.allowance = limited.Allowance
 		opened.wrap(embedder.Batch(embedder.Retry(limited, embedder.RetryConfig{}), embedder.BatchConfig{
 			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(),
 		}), m.cache)

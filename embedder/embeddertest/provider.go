@@ -58,7 +58,7 @@ func OK() Answer {
 
 // RateLimited is a 429; after is its Retry-After, 0 for none.
 func RateLimited(after time.Duration) Answer {
-	return fails(&embedder.Error{Temporary: true, RetryAfter: after, Input: -1, Err: errors.New("429 too many requests")})
+	return fails(&embedder.Error{Temporary: true, Throttled: true, RetryAfter: after, Input: -1, Err: errors.New("429 too many requests")})
 }
 
 // Unavailable is a 503.

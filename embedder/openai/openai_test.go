@@ -233,6 +233,9 @@ func TestFailures(t *testing.T) {
 				if failed.Temporary != temporary || failed.Input != input || failed.RetryAfter != tt.after {
 					t.Errorf("%d inputs: temporary %t, input %d, after %v: %v", len(inputs), failed.Temporary, failed.Input, failed.RetryAfter, err)
 				}
+				if throttled := strings.Contains(err.Error(), "429") && temporary; failed.Throttled != throttled {
+					t.Errorf("throttled %t: %v", failed.Throttled, err)
+				}
 				if len(inputs) == 1 && !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("%q is not in %v", tt.want, err)
 				}

@@ -200,6 +200,7 @@ func (m *Model) classified(op string, err error, inputs int) error {
 	switch {
 	case errors.As(err, &r):
 		failed.Temporary, failed.RetryAfter = r.temporary, r.retryAfter
+		failed.Throttled = r.temporary && r.status == http.StatusTooManyRequests
 		switch {
 		case inputs == 1 && (r.aboutInputs() || r.tooMany):
 			failed.Input = 0
