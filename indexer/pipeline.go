@@ -571,11 +571,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 		texts[i] = missing[i].text
 	}
 	for {
-		lane := embedder.Replay
-		if p.live() {
-			lane = embedder.Live
-		}
-		vectors, err := p.parts.Embedder.Embed(embedder.WithLane(ctx, lane), embedder.Index, texts)
+		vectors, err := p.parts.Embedder.Embed(embedder.WithLane(ctx, p.lane(t)), embedder.Index, texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -619,6 +615,15 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 			return err
 		}
 	}
+}
+
+// lane is how urgent a task's embedding is. Of the live generation that is what somebody has just changed: a backfill of it is as patient as a replay, or
+// an edit made while a large one runs would wait until all of that is embedded.
+func (p *pipeline) lane(t *task) embedder.Lane {
+	if !p.live() || !slices.ContainsFunc(t.covers, func(c cover) bool { return !c.backfill }) {
+		return embedder.Replay
+	}
+	return embedder.Live
 }
 
 // overtake gives up on a task whose document has a newer one waiting, which then goes first.
