@@ -210,12 +210,66 @@ type DeadLetter struct {
 	Problem  Problem
 	// Attempts counts how often indexing it was tried.
 	Attempts int
+	// Key is the key of the document that it would have changed. Empty: the record names none.
+	Key string
+	// Generation is the one that can't index it: another recipe may be able to. Empty in letters of programs that did not say.
+	Generation string
 }
 
 // DeadLetters is where poison goes so that it stops no partition.
 type DeadLetters interface {
 	// Send blocks until the letters are durable; it retries transient errors until ctx ends.
 	Send(ctx context.Context, letters ...DeadLetter) error
+}
+
+// Letter is an open dead letter: what every generation that rejected one log record has said of it.
+type Letter struct {
+	// DeadLetter is the newest of them. Where Letters.List returns it, Raw is nil.
+	DeadLetter
+	// ID names the rejected record, like 3-1042: partition and offset. The letter of a log that was there before under the same name ends in @ and
+	// something of that log's identity.
+	ID string
+	// Generations rejected it, in the order in which they did.
+	Generations []string
+	// RejectedAt is when the newest was written; Time is when the change entered the log.
+	RejectedAt time.Time
+	// Sequence orders letters by when each was first written.
+	Sequence int64
+	// Size is how many bytes the rejected record's key, value and headers have.
+	Size int
+}
+
+// LetterQuery selects letters. Zero fields allow everything.
+type LetterQuery struct {
+	// After is the Sequence of the last letter that was seen.
+	After int64
+	// Limit is the most that are returned. 0: all.
+	Limit int
+	Code  string
+	// Key is a document's.
+	Key string
+}
+
+// Outcome is how a letter was settled.
+type Outcome string
+
+const (
+	// Redriven: indexing was tried again, and worked.
+	Redriven Outcome = "redriven"
+	// Superseded: its document has a newer change in the log, so the letter has nothing to say any more.
+	Superseded Outcome = "superseded"
+	// Discarded: somebody decided that it does not matter.
+	Discarded Outcome = "discarded"
+)
+
+// Letters reads and settles dead letters. A letter is open from its first rejection until it is settled; a rejection after that opens it anew. Safe for concurrent use.
+type Letters interface {
+	// List returns open letters, those first written first, as of everything acknowledged before the call.
+	List(ctx context.Context, q LetterQuery) ([]Letter, error)
+	// Letter returns one open letter with its record. ErrNoLetter: none of that id is open.
+	Letter(ctx context.Context, id string) (Letter, error)
+	// Settle closes letters durably. ErrNoLetter, and nothing is settled: one of them is not open.
+	Settle(ctx context.Context, outcome Outcome, ids ...string) error
 }
 
 // Identity says which log this is. Offsets of logs with different IDs have nothing to do with each other.
@@ -272,6 +326,8 @@ var (
 	ErrLogFull = errors.New("log is full")
 	// ErrUnavailable: the broker can't be reached within the time given.
 	ErrUnavailable = errors.New("log is unavailable")
+	// ErrNoLetter: no open dead letter has that id.
+	ErrNoLetter = errors.New("no such dead letter")
 	// ErrConflict: somebody else changed the register first.
 	ErrConflict = errors.New("changed by somebody else")
 	// ErrTokenUnknown: a token of another log, or of none.

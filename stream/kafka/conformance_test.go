@@ -81,7 +81,7 @@ func harness(t *testing.T, cfg Config, compact func(t *testing.T, raw *kgo.Clien
 		MaxDocumentBytes: testDocumentBytes,
 		Connect: func(t *testing.T) streamtest.Process {
 			l := openLog(t, cfg)
-			return streamtest.Process{Log: l, Groups: l, Register: l.Control(), DeadLetters: l, Letters: l.ReadDeadLetters}
+			return streamtest.Process{Log: l, Groups: l, Register: l.Control(), DeadLetters: l, Letters: l.ReadDeadLetters, Open: l}
 		},
 		Produce: func(t *testing.T, records ...streamtest.Record) {
 			t.Helper()

@@ -25,6 +25,12 @@ const (
 	headerOffset    = "liverag-offset"
 	headerAttempts  = "liverag-attempts"
 	headerTime      = "liverag-time"
+	// Headers since letters can be settled; what has none of them is read as before.
+	headerLog        = "liverag-log" // identity of the log that the position is one of
+	headerDocument   = "liverag-document"
+	headerGeneration = "liverag-generation"
+	// headerSettled marks a record that is no letter, but closes the one whose place its headers name.
+	headerSettled = "liverag-settled"
 	// headerTruncated holds how many bytes the value had that did not fit.
 	headerTruncated = "liverag-truncated"
 )
@@ -57,6 +63,13 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 		add(headerOffset, strconv.FormatInt(d.Position.Offset, 10))
 		add(headerAttempts, strconv.Itoa(d.Attempts))
 		add(headerTime, d.Time.UTC().Format(time.RFC3339Nano))
+		add(headerLog, l.identity.ID)
+		if d.Key != "" {
+			add(headerDocument, d.Key)
+		}
+		if d.Generation != "" {
+			add(headerGeneration, d.Generation)
+		}
 		records[i] = r
 	}
 	err := l.produce(ctx, records)
@@ -135,7 +148,7 @@ func (l *Log) ReadDeadLetters(ctx context.Context, limit int) ([]stream.DeadLett
 			return nil, fmt.Errorf("dead letters: %w", err)
 		}
 		for _, record := range b.records {
-			if record.Offset < ends[record.Partition] {
+			if record.Offset < ends[record.Partition] && header(record, headerSettled) == "" {
 				letters = append(letters, deadLetter(record))
 			}
 		}
@@ -170,6 +183,11 @@ func deadLetter(r *kgo.Record) stream.DeadLetter {
 			d.Position.Offset, _ = strconv.ParseInt(value, 10, 64)
 		case headerAttempts:
 			d.Attempts, _ = strconv.Atoi(value)
+		case headerLog:
+		case headerDocument:
+			d.Key = value
+		case headerGeneration:
+			d.Generation = value
 		case headerTime:
 			if t, err := time.Parse(time.RFC3339Nano, value); err == nil {
 				d.Time = t

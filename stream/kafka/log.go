@@ -24,7 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Log is one corpus' log. It implements stream.Log and stream.DeadLetters.
+// Log is one corpus' log. It implements stream.Log, stream.Groups, stream.DeadLetters and stream.Letters.
 type Log struct {
 	cfg      Config
 	topic    string
@@ -33,6 +33,7 @@ type Log struct {
 	topicID  [16]byte
 	identity stream.Identity
 	control  *register
+	letters  letters
 }
 
 var (

@@ -28,6 +28,8 @@ type Process struct {
 	DeadLetters stream.DeadLetters
 	// Letters lists the youngest dead letters, oldest first.
 	Letters func(ctx context.Context, limit int) ([]stream.DeadLetter, error)
+	// Open reads and settles the open ones.
+	Open stream.Letters
 }
 
 // Record is a log record as any program may write it.
@@ -77,6 +79,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Harness) {
 		{"Transactions", testTransactions},
 		{"Compaction", testCompaction},
 		{"DeadLetters", testDeadLetters},
+		{"LettersSettled", testLettersSettled},
 		{"Register", testRegister},
 		{"RegisterConcurrent", testRegisterConcurrent},
 		{"RegisterCompacted", testRegisterCompacted},
