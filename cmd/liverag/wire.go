@@ -54,6 +54,7 @@ type system struct {
 type duty struct {
 	index bool // run the pipelines
 	serve bool // answer callers
+	quick bool // make a first generation with local/static, whatever the settings say: it answers at once
 }
 
 // open makes the parts out of the settings. What is expensive and can wait (tokenizer tables, weights) is loaded when it is first used.
@@ -86,15 +87,19 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	} else if err != nil { // before anybody is told that it runs
 		return nil, fmt.Errorf("recipe: %w", err)
 	}
+	first, asked := cfg.recipe(), cfg.recipe() != defaultRecipe()
+	if d.quick {
+		first.Embedder.Model, asked = local.StaticName, false
+	}
 	s.indexer = indexer.New(indexer.Config{
-		Log: s.log, DeadLetters: s.log, Register: s.log.Control(), Store: s.store,
+		Log: s.log, DeadLetters: s.log, Letters: s.log, Register: s.log.Control(), Store: s.store,
 		Shared: shared, Observe: shared && !d.index, Groups: s.log,
-		Build: s.models.build, Recipe: cfg.recipe(), RecipeAsked: cfg.recipe() != defaultRecipe(), MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
+		Build: s.models.build, Recipe: first, RecipeAsked: asked, MaxInFlightBytes: int64(cfg.Indexer.MaxInFlightBytes),
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
 	s.metrics.MustRegister(s.indexer.Metrics())
-	s.retriever = retrieve.New(retrieve.Config{Store: s.store, Resolver: s, Follower: s, Metrics: s.metrics})
+	s.retriever = retrieve.New(retrieve.Config{Store: answering{s.store}, Resolver: s, Follower: s, Metrics: s.metrics})
 	return s, nil
 }
 
@@ -152,9 +157,14 @@ func (s *system) openCache(cfg *Config, logger *slog.Logger) error {
 	return nil
 }
 
+// sessionTimeout is how long the changes of an indexing process that died wait until another one takes them over. A pause of a living one, which it
+// would have to outlast, is much shorter; and one that is thrown out by mistake only repeats some work.
+const sessionTimeout = 10 * time.Second
+
 func (s *system) openLog(ctx context.Context, cfg *Config, logger *slog.Logger) (err error) {
 	c := cfg.Kafka.kafka()
 	c.Corpus, c.MaxDocumentBytes, c.Logger = cfg.Corpus, int(cfg.Documents.MaxBytes), logger
+	c.SessionTimeout = sessionTimeout
 	if c.Mapping, err = cfg.Mapping.mapping(); err != nil {
 		return err
 	}
@@ -293,7 +303,7 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 			m.logger.Debug("model opened", "model", base.Name(), "kernel", simd.Kernel())
 		}
 		// One request more than cores, because a replay leaves one free for live work.
-		opened.wrap(embedder.Batch(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1}), m.cache)
+		opened.wrap(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1}, m.cache)
 	case "openai":
 		base, err := openai.Open(ctx, m.openai.openai(rest, dim, m.logger))
 		if err != nil {
@@ -304,9 +314,9 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.mu.Unlock()
 		limited := embedder.Limit(base, embedder.LimitConfig{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst})
 		opened.allowance = limited.Allowance
-		opened.wrap(embedder.Batch(embedder.Retry(limited, embedder.RetryConfig{}), embedder.BatchConfig{
+		opened.wrap(embedder.Retry(limited, embedder.RetryConfig{}), embedder.BatchConfig{
 			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(),
-		}), m.cache)
+		}, m.cache)
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
 		return nil, fmt.Errorf("%q: unknown provider %q; there are %s, openai/… for any OpenAI-compatible endpoint, and hash/384", name, provider, strings.Join(local.Models(), ", "))
@@ -327,13 +337,13 @@ func (m *models) opened(name string) (*model, error) {
 	return nil, fmt.Errorf("model %s is not open", name)
 }
 
-// wrap puts the caches around a model.
-func (o *model) wrap(batch embedder.Embedder, cache *embedder.VectorCache) {
-	o.index = batch
+// wrap puts requests of many inputs, and the caches, around a model. A question goes past the requests of documents: it must not wait until one of them comes back.
+func (o *model) wrap(base embedder.Embedder, requests embedder.BatchConfig, cache *embedder.VectorCache) {
+	o.index = embedder.Batch(base, requests)
 	if cache != nil {
-		o.index = embedder.Cache(batch, cache)
+		o.index = embedder.Cache(o.index, cache)
 	}
-	o.query = embedder.QueryCache(batch, queryCacheSize)
+	o.query = embedder.QueryCache(base, queryCacheSize)
 }
 
 // openaiBurst is less than the second that providers usually grant, so that requests which the network bunches up don't meet a refusal.
