@@ -319,7 +319,14 @@ func (g *generation) applied(tasks []*task) {
 	}
 }
 
+// statsTimeout bounds how long a description of a generation waits for the store to count what is in it.
+const statsTimeout = 2 * time.Second
+
 func (g *generation) info() Info {
+	// Before the lock: queries take it too, and must not wait for a store that counts slowly, or not at all.
+	ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
+	stats, uncounted := g.indexer.config.Store.Stats(ctx, g.name)
+	cancel()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	asOf, lag := g.progress.lag()
@@ -356,7 +363,7 @@ func (g *generation) info() Info {
 		rate := float64(done) / time.Since(g.started).Seconds()
 		p.ETA = time.Duration(float64(lag) / rate * float64(time.Second)).Round(100 * time.Millisecond).String()
 	}
-	if stats, err := g.indexer.config.Store.Stats(context.Background(), g.name); err == nil {
+	if uncounted == nil {
 		p.Documents, p.Chunks, info.Stats = int64(stats.Documents), int64(stats.Chunks), &stats
 	}
 	p.ChunksEmbedded, p.ChunksReused = g.counts.chunksEmbedded.Load(), g.counts.chunksReused.Load()

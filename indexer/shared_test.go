@@ -191,6 +191,47 @@ func TestTheStoresAliasFollows(t *testing.T) {
 	b.eventually("moved back", is(Live))
 }
 
+// silent is a store that does not come back from counting.
+type silent struct {
+	*store
+	asked chan struct{}
+}
+
+func (s *silent) Stats(ctx context.Context, _ string) (vectordb.Stats, error) {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	return vectordb.Stats{}, ctx.Err()
+}
+
+// TestAStoreThatDoesNotCountIsInNobodysWay describes a generation of a store that hangs, and queries it meanwhile.
+func TestAStoreThatDoesNotCountIsInNobodysWay(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	s := &silent{store: b.store, asked: make(chan struct{}, 1)}
+	b.start(Config{Store: s})
+	b.eventually("ready", func() bool { return b.indexer.Ready() == nil })
+	described := make(chan error, 1)
+	go func() {
+		_, err := b.indexer.Info(Live)
+		described <- err
+	}()
+	<-s.asked
+	if _, _, err := b.indexer.Lookup(Live); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-described:
+		t.Fatalf("the description was there before the look-up: %v", err)
+	default:
+	}
+	if err := <-described; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestAModelThatIsAway begins while the model does not answer: that is waited for, and whatever else keeps a recipe from being built is told.
 func TestAModelThatIsAway(t *testing.T) {
 	b := newBed(t)

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/liverag/liverag/internal/problem"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// troubled is a store whose searches and look-ups go as it is told.
+type troubled struct {
+	vectordb.Store
+	err error // nil: it answers only when the caller gives up
+}
+
+func (s troubled) Search(ctx context.Context, _ string, _ vectordb.Query) ([]vectordb.Hit, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (s troubled) Current(ctx context.Context, _ string, _ []string) ([]vectordb.Revision, error) {
+	_, err := s.Search(ctx, "", vectordb.Query{})
+	return nil, err
+}
+
+// TestAStoreThatDoesNotAnswer holds what callers are told to what they can do about it.
+func TestAStoreThatDoesNotAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		status int
+		code   string
+	}{
+		"refused":        {fmt.Errorf("search: %w", status.Error(codes.Unavailable, "connection refused")), http.StatusServiceUnavailable, "store_unavailable"},
+		"too slow":       {fmt.Errorf("search: %w", status.Error(codes.DeadlineExceeded, "too slow")), http.StatusServiceUnavailable, "store_unavailable"},
+		"silent":         {nil, http.StatusServiceUnavailable, "store_unavailable"},
+		"broken":         {errors.New("no such field"), http.StatusInternalServerError, "internal"},
+		"another server": {status.Error(codes.InvalidArgument, "no such field"), http.StatusInternalServerError, "internal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := answering{troubled{err: c.err}}
+				began := time.Now()
+				_, searched := a.Search(t.Context(), "g", vectordb.Query{})
+				_, looked := a.Current(t.Context(), "g", []string{"a"})
+				for _, err := range []error{searched, looked} {
+					p := problem.From(fmt.Errorf("search generation g: %w", err))
+					if p.Status != c.status || p.Code != c.code || (p.Status == http.StatusServiceUnavailable) != (p.RetryAfter > 0) {
+						t.Errorf("%v becomes %d %s, to be tried again after %s", err, p.Status, p.Code, p.RetryAfter)
+					}
+				}
+				if took := time.Since(began); took > 2*answerTimeout {
+					t.Errorf("that took %s", took)
+				}
+			})
+		})
+	}
+	// Who went away is told nothing.
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := (answering{troubled{}}).Search(gone, "g", vectordb.Query{}); !errors.Is(err, context.Canceled) || problem.From(err).Code != "canceled" {
+		t.Errorf("a caller who went away gets %v", err)
+	}
+	if _, err := (answering{troubled{err: vectordb.ErrNoGeneration}}).Search(t.Context(), "g", vectordb.Query{}); !errors.Is(err, vectordb.ErrNoGeneration) {
+		t.Errorf("an error of the port became %v", err)
+	}
+}
