@@ -120,19 +120,19 @@ func (m *Memory) Apply(ctx context.Context, generation string, w Write) error {
 	}
 	now := stored(time.Now())
 	for i := range w.Revisions {
-		g.apply(&w.Revisions[i], now)
+		g.apply(&w.Revisions[i], now, w.Rewrite)
 	}
 	maps.Copy(g.checkpoint, w.Checkpoint)
 	return nil
 }
 
-// apply takes over of r what is newer than what is stored.
-func (g *memoryGeneration) apply(r *Revision, now time.Time) {
+// apply takes over of r what is newer than what is stored, or as new if that is to be rewritten.
+func (g *memoryGeneration) apply(r *Revision, now time.Time, rewrite bool) {
 	d := memoryDocument{Revision: Revision{Key: r.Key}}
 	if old := g.documents[r.Key]; old != nil {
 		d = *old
 	}
-	content, access := r.Version > d.Version, r.Access.Version > d.Access.Version
+	content, access := r.Version > d.Version || rewrite && r.Version > 0 && r.Version == d.Version, r.Access.Version > d.Access.Version
 	if !content && !access {
 		return
 	}

@@ -98,6 +98,8 @@ type Write struct {
 	// Checkpoint is, for each partition it names, the next offset that the writer has to read: everything below is applied with this
 	// write or was before. It is kept in the same durable step as Revisions and returned by Checkpoint. Stores that leave positions to consumer groups ignore it.
 	Checkpoint map[int32]int64
+	// Rewrite writes contents of a version that is stored already anew, for repairs: what is stored of it goes, whatever it is. An older version still does nothing.
+	Rewrite bool
 }
 
 // Writer is the write side. One process writes a generation of an embedded store; several may write one of a shared store.

@@ -115,7 +115,7 @@ func (s *Store) Apply(ctx context.Context, name string, w vectordb.Write) error 
 	if err != nil {
 		return err
 	}
-	return g.apply(ctx, changes, w.Checkpoint)
+	return g.apply(ctx, changes, w.Checkpoint, w.Rewrite)
 }
 
 // prepareAll prepares what will probably be taken, on every processor: analysing and compressing texts is most of the work of a write.
@@ -142,7 +142,7 @@ func prepareAll(v *view, writes []prepared) error {
 	return group.Wait()
 }
 
-func (g *generation) apply(ctx context.Context, writes []prepared, check map[int32]int64) error {
+func (g *generation) apply(ctx context.Context, writes []prepared, check map[int32]int64, rewrite bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err := g.waitForRoom(ctx); err != nil {
@@ -152,7 +152,7 @@ func (g *generation) apply(ctx context.Context, writes []prepared, check map[int
 	now := time.Now().UnixMicro()
 	changes := make([]change, 0, len(writes))
 	for i := range writes {
-		c, ok, err := resolve(v, &writes[i], now)
+		c, ok, err := resolve(v, &writes[i], now, rewrite)
 		if err != nil {
 			return err
 		}
@@ -194,11 +194,11 @@ func advances(have, check map[int32]int64) bool {
 }
 
 // resolve decides what a revision changes. ok is false if that is nothing.
-func resolve(v *view, p *prepared, now int64) (c change, ok bool, err error) {
+func resolve(v *view, p *prepared, now int64, rewrite bool) (c change, ok bool, err error) {
 	r := &p.rev
 	c.old = v.locate(r.Key)
 	old := &c.old.row
-	newContent := r.Version > old.version
+	newContent := r.Version > old.version || rewrite && r.Version > 0 && r.Version == old.version
 	access := decodeAccess(old.access)
 	newAccess := r.Access.Version > access.Version
 	if !newContent && !newAccess {

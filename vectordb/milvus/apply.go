@@ -25,6 +25,12 @@ type change struct {
 	key     string
 	content *vectordb.Revision // nil: nothing
 	access  vectordb.Access
+	rewrite bool // write the content although this very version is there
+}
+
+// renews tells whether the change has content to be written over a version.
+func (c *change) renews(version int64) bool {
+	return c.content != nil && (c.content.Version > version || c.rewrite && c.content.Version == version)
 }
 
 // merge leaves the newest content and the newest access of each document, in the order in which the documents come first.
@@ -69,6 +75,9 @@ func (s *Store) Apply(ctx context.Context, name string, w vectordb.Write) error 
 	changes := merge(w.Revisions)
 	if len(changes) == 0 {
 		return nil
+	}
+	for _, c := range changes {
+		c.rewrite = w.Rewrite
 	}
 	g.writing.Lock()
 	defer g.writing.Unlock()
@@ -136,12 +145,12 @@ func (s *Store) write(ctx context.Context, g *generation, changes []*change, doc
 	for i, c := range changes {
 		st := states[docs[i]]
 		current := st.current()
-		if targets[i] == (stamp{}) || current != nil && current.stamp == targets[i] {
+		if targets[i] == (stamp{}) || current != nil && current.stamp == targets[i] && !c.renews(current.stamp.content) {
 			continue
 		}
 		r, searchable := vectordb.Revision{Key: c.key}, now.UnixMicro()
 		switch {
-		case targets[i].content > st.version():
+		case c.renews(st.version()):
 			if r = *c.content; r.Deleted {
 				r = vectordb.Revision{Key: r.Key, Version: r.Version, Deleted: true}
 			}
@@ -159,7 +168,11 @@ func (s *Store) write(ctx context.Context, g *generation, changes []*change, doc
 		heads = append(heads, h)
 		if current != nil {
 			old = append(old, st.superseded()...)
-			old = append(old, current.rows()...)
+			gone := current.rows()
+			if current.stamp == h.stamp { // its rows have been written over, as far as there are new ones
+				gone = gone[:max(0, current.Rows-h.Rows)]
+			}
+			old = append(old, gone...)
 		}
 		if batch.bytes >= s.config.RequestBytes {
 			if err := flush(); err != nil {
@@ -191,7 +204,7 @@ func aim(changes []*change, docs []string, states map[string]*state) (targets []
 			accesses[i] = c.access
 		}
 		targets[i] = stamp{st.version(), accesses[i].Version}
-		if c.content != nil && c.content.Version > targets[i].content {
+		if c.renews(targets[i].content) {
 			targets[i].content = c.content.Version
 		} else if h := st.current(); h != nil && h.live() && h.stamp != targets[i] {
 			again = append(again, docs[i])

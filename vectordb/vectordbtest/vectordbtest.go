@@ -75,6 +75,7 @@ func Run(t *testing.T, c Config) {
 		{"VersionsInEveryOrder", testVersions},
 		{"Redelivery", testRedelivery},
 		{"DeleteAndCreateAgain", testDelete},
+		{"Rewrite", testRewrite},
 		{"AccessWithoutContent", testAccessOnly},
 		{"SeveralRevisionsInOneWrite", testSeveral},
 		{"Invalid", testInvalid},
