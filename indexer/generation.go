@@ -212,7 +212,7 @@ func (g *generation) newPipeline() *pipeline {
 		generation: g.name,
 		parts:      g.parts,
 		log:        x.config.Log,
-		letters:    x.config.DeadLetters,
+		letters:    signed{x.config.DeadLetters, g.name},
 		store:      x.config.Store,
 		logger:     x.config.Logger,
 		gate:       x.gate,

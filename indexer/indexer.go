@@ -30,8 +30,10 @@ import (
 type Config struct {
 	Log         stream.Log
 	DeadLetters stream.DeadLetters
-	Register    stream.Register
-	Store       vectordb.Store
+	// Letters are the dead letters again, to be listed and settled.
+	Letters  stream.Letters
+	Register stream.Register
+	Store    vectordb.Store
 	// Build makes a recipe's parts, with its defaults filled in. It is called for every generation at start, and blocks whoever waits for it until
 	// ctx ends. dim is the dimension of the generation's vectors; 0 for a new one. An *embedder.Error that is Temporary is tried again; any other means that the recipe
 	// can't be built.

@@ -141,7 +141,7 @@ func (b *bed) start(c Config) {
 
 // config fills in the bed's parts.
 func (b *bed) config(c Config) Config {
-	c.Log, c.DeadLetters, c.Register = b.log, b.log, b.log.Control()
+	c.Log, c.DeadLetters, c.Letters, c.Register = b.log, b.log, b.log, b.log.Control()
 	if c.Store == nil {
 		c.Store = b.store
 	}

@@ -292,7 +292,7 @@ func (p *pipeline) enqueue(c *stream.Change) {
 		// Poison has no document to wait for. Its key here is unique, so it is in nobody's way.
 		t.key = fmt.Sprintf("\x00%d/%d", c.Position.Partition, c.Position.Offset)
 		t.rejected = []stream.Position{c.Position}
-		t.letters = []stream.DeadLetter{{Raw: c.Raw, Position: c.Position, Time: c.Time, Problem: *c.Problem, Attempts: 1}}
+		t.letters = []stream.DeadLetter{deadLetter(c, *c.Problem, 1)}
 	case stream.Access:
 		t.key, t.access = c.Key(), c
 	default:
@@ -554,10 +554,7 @@ const inputVersion = 1
 // reject gives up on the task's content. What it superseded takes its place: a delete, say, must not be lost because poison came after it.
 func (t *task) reject(code, detail string) {
 	t.rejected = append(t.rejected, t.content.Position)
-	t.letters = append(t.letters, stream.DeadLetter{
-		Raw: t.content.Raw, Position: t.content.Position, Time: t.content.Time,
-		Problem: stream.Problem{Code: code, Detail: detail}, Attempts: t.attempts + 1,
-	})
+	t.letters = append(t.letters, deadLetter(t.content, stream.Problem{Code: code, Detail: detail}, t.attempts+1))
 	t.revision, t.content, t.attempts = nil, nil, 0
 	if n := len(t.earlier); n > 0 {
 		t.content, t.earlier = t.earlier[n-1], t.earlier[:n-1]

@@ -1,0 +1,184 @@
+package indexer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/stream"
+)
+
+// poison makes the model refuse inputs that hold a word, until it is told another one.
+func (b *bed) poison(word string) {
+	b.model.do(func(_ context.Context, inputs []string) error {
+		for i, input := range inputs {
+			if word != "" && strings.Contains(input, word) {
+				return &embedder.Error{Op: "test", Input: i, Err: errors.New("refused")}
+			}
+		}
+		return nil
+	})
+}
+
+// reach waits until the live generation is past the positions.
+func (b *bed) reach(positions []stream.Position) {
+	b.t.Helper()
+	if err := b.indexer.WaitApplied(b.ctx(), Live, positions); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// open returns the open letters.
+func (b *bed) open() []stream.Letter {
+	b.t.Helper()
+	letters, err := b.log.List(b.ctx(), stream.LetterQuery{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return letters
+}
+
+// redrive tries letters again and wants the outcomes.
+func (b *bed) redrive(letters []stream.Letter, want ...string) {
+	b.t.Helper()
+	var ids, got []string
+	for _, l := range letters {
+		ids = append(ids, l.ID)
+	}
+	tried, err := b.indexer.Redrive(b.ctx(), ids...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, one := range tried {
+		got = append(got, one.Outcome)
+	}
+	if !slices.Equal(got, want) {
+		b.t.Fatalf("outcomes %+v, want %v", tried, want)
+	}
+}
+
+func TestARedrivenLetterIsIndexedAtItsOwnVersion(t *testing.T) {
+	b := newBed(t)
+	b.settle(upsert("doc", "the old version"))
+	b.poison("poison")
+	at := b.append(upsert("doc", "poison that heals"))
+	b.settle(upsert("other", "fine"))
+	b.reach(at)
+	letters := b.open()
+	if len(letters) != 1 || letters[0].Key != "doc" || !slices.Equal(letters[0].Generations, []string{b.indexer.live.Load().name}) {
+		t.Fatalf("letters %+v", letters)
+	}
+	g := b.indexer.live.Load().name
+	held := b.current("doc")
+	rejected := b.indexer.Rejected(b.ctx(), g, "doc", held.Version)
+	if rejected == nil || rejected.Letter != letters[0].ID || rejected.Problem.Code != stream.CodeEmbedRejected || rejected.Version != stream.Version(0, at[0].Offset) || held.Text != "the old version" {
+		t.Errorf("rejected %+v while %q is served", rejected, held.Text)
+	}
+	if r := b.indexer.Rejected(b.ctx(), g, "other", 1); r != nil {
+		t.Errorf("%+v", r)
+	}
+	if r := b.indexer.Rejected(b.ctx(), "elsewhere", "doc", held.Version); r != nil {
+		t.Errorf("another generation took it, and is said to have rejected it: %+v", r)
+	}
+
+	b.redrive(letters, "rejected") // it is as bad as before
+	again := b.open()
+	if len(again) != 1 || again[0].ID != letters[0].ID || again[0].Attempts != letters[0].Attempts+1 {
+		t.Fatalf("after a try in vain: %+v", again)
+	}
+	b.stop()
+	b.start(Config{})
+	if r := b.indexer.Rejected(b.ctx(), g, "doc", held.Version); r == nil {
+		t.Error("a restart forgot it")
+	}
+	ends, err := b.log.Ends(b.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.poison("")
+	b.redrive(again, "redriven")
+	if rev := b.current("doc"); rev.Text != "poison that heals" || rev.Version != stream.Version(0, at[0].Offset) {
+		t.Errorf("version %d, %q", rev.Version, rev.Text)
+	}
+	if left := b.open(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+	if after, err := b.log.Ends(b.ctx()); err != nil || after[0].Offset+after[1].Offset+after[2].Offset != ends[0].Offset+ends[1].Offset+ends[2].Offset {
+		t.Errorf("a redrive wrote to the log: %v, %v", after, err)
+	}
+	if r := b.indexer.Rejected(b.ctx(), g, "doc", b.current("doc").Version); r != nil {
+		t.Errorf("%+v", r)
+	}
+	if _, err := b.indexer.Redrive(b.ctx(), again[0].ID); !errors.Is(err, stream.ErrNoLetter) {
+		t.Errorf("once more: %v", err)
+	}
+}
+
+// TestAnOldLetterNeverOverwritesANewerVersion: neither one that is in the log when it is looked at, nor one that comes while the letter is being embedded.
+func TestAnOldLetterNeverOverwritesANewerVersion(t *testing.T) {
+	b := newBed(t)
+	b.poison("poison")
+	b.reach(b.append(upsert("edited", "poison one"), upsert("deleted", "poison two"), upsert("raced", "poison three"), upsert("hidden", "poison four"), upsert("vanished", "poison five")))
+	b.settle(upsert("raced", "old raced"))
+	b.reach(b.append(upsert("raced", "poison six")))
+	b.settle(upsert("edited", "newer"), remove("deleted"), stream.Change{Kind: stream.Access, ID: "hidden", ACL: []string{"ann"}})
+	letters := b.open()
+	if len(letters) != 6 {
+		t.Fatalf("%d letters: %+v", len(letters), letters)
+	}
+	byText := map[string]stream.Letter{}
+	for _, l := range letters {
+		whole, err := b.log.Letter(b.ctx(), l.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, _ := strings.Cut(string(whole.Raw.Value), "poison ")
+		text, _, _ = strings.Cut(text, `"`)
+		byText[text] = l
+	}
+	b.poison("")
+	b.redrive([]stream.Letter{byText["one"], byText["two"], byText["three"], byText["four"]}, "superseded", "superseded", "superseded", "redriven")
+	if rev := b.current("edited"); rev.Text != "newer" {
+		t.Errorf("edited: %q", rev.Text)
+	}
+	if rev := b.current("deleted"); !rev.Deleted {
+		t.Errorf("a deleted document is back: %q", rev.Text)
+	}
+	if rev := b.current("hidden"); rev.Text != "poison four" || !slices.Equal(rev.Readers(), []string{"ann"}) {
+		t.Errorf("hidden: %q for %v", rev.Text, rev.Readers())
+	}
+	// The newer version is written and searchable while the letter's own is still with the model.
+	raced := false
+	b.model.do(func(_ context.Context, inputs []string) error {
+		if !raced && strings.Contains(inputs[0], "poison six") {
+			raced = true
+			b.model.do(nil)
+			b.settle(upsert("raced", "newest"))
+		}
+		return nil
+	})
+	b.redrive([]stream.Letter{byText["six"], byText["five"]}, "redriven", "redriven")
+	if rev := b.current("raced"); rev.Text != "newest" || !raced {
+		t.Errorf("raced: %q", rev.Text)
+	}
+	if rev := b.current("vanished"); rev.Text != "poison five" {
+		t.Errorf("vanished: %q", rev.Text)
+	}
+	if left := b.open(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+	// A replay of the log ends where the index is.
+	info, err := b.indexer.Create(b.ctx(), "again", b.indexer.config.Recipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("replayed", func() bool { i, err := b.indexer.Info(info.Name); return err == nil && i.State == StateReady })
+	for _, id := range []string{"edited", "deleted", "raced", "hidden", "vanished"} {
+		if live, again := b.current(id), b.current(id, "again"); live.Text != again.Text || live.Version != again.Version || live.Deleted != again.Deleted {
+			t.Errorf("%s is %d %q, a replay makes %d %q of it", id, live.Version, live.Text, again.Version, again.Text)
+		}
+	}
+}
