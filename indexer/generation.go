@@ -27,6 +27,7 @@ type generation struct {
 	counts   counts
 	trouble  atomic.Pointer[Trouble]
 	dropping atomic.Bool
+	verified atomic.Pointer[Verified] // what the last verification found
 
 	mu       sync.Mutex
 	wanted   Desired

@@ -88,6 +88,7 @@ type Indexer struct {
 	freshness *freshness
 	hub       *hub
 	tail      *tail
+	verifying atomic.Bool
 	ctx       context.Context // of Run
 	running   chan struct{}   // closed when Run has started
 	answering chan struct{}   // closed when there is a live generation

@@ -248,6 +248,8 @@ type LetterQuery struct {
 	Code  string
 	// Key is a document's.
 	Key string
+	// Discarded asks for letters that were discarded instead of open ones: those changes are not in the index, and that is meant.
+	Discarded bool
 }
 
 // Outcome is how a letter was settled.
@@ -264,7 +266,7 @@ const (
 
 // Letters reads and settles dead letters. A letter is open from its first rejection until it is settled; a rejection after that opens it anew. Safe for concurrent use.
 type Letters interface {
-	// List returns open letters, those first written first, as of everything acknowledged before the call.
+	// List returns open letters, or discarded ones, those first written first, as of everything acknowledged before the call.
 	List(ctx context.Context, q LetterQuery) ([]Letter, error)
 	// Letter returns one open letter with its record. ErrNoLetter: none of that id is open.
 	Letter(ctx context.Context, id string) (Letter, error)

@@ -1,10 +1,12 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/liverag/liverag/stream"
@@ -27,7 +29,12 @@ type letters struct {
 	open    map[string]*openLetter
 	order   []*openLetter // by Sequence; settled ones are still in it for a while
 	settled int           // how many of order
+	// discarded is known of the last maxOpenLetters, oldest first. One that is rejected again is open, and here too.
+	discarded []stream.Letter
 }
+
+// listedDetail bounds what a listed letter says in words; read alone it says all.
+const listedDetail = 512
 
 type openLetter struct {
 	stream.Letter
@@ -117,7 +124,10 @@ func (l *Log) learnLetter(r *kgo.Record) {
 	d := deadLetter(r)
 	log := header(r, headerLog)
 	id := l.letterID(d.Position, log)
-	if header(r, headerSettled) != "" {
+	if outcome := header(r, headerSettled); outcome != "" {
+		if o := k.open[id]; o != nil && outcome == string(stream.Discarded) {
+			k.discarded = append(k.discarded[max(0, len(k.discarded)+1-maxOpenLetters):], o.Letter)
+		}
 		k.close(id)
 		return
 	}
@@ -132,7 +142,7 @@ func (l *Log) learnLetter(r *kgo.Record) {
 	for _, h := range d.Raw.Headers {
 		size += len(h.Key) + len(h.Value)
 	}
-	d.Raw = nil
+	d.Raw, d.Problem.Detail = nil, strings.ToValidUTF8(d.Problem.Detail[:min(len(d.Problem.Detail), listedDetail)], "")
 	o.DeadLetter, o.Size, o.RejectedAt = d, size, r.Timestamp.UTC()
 	if d.Generation != "" && !slices.Contains(o.Generations, d.Generation) {
 		o.Generations = append(slices.Clone(o.Generations), d.Generation) // a List may have returned the old one
@@ -171,14 +181,25 @@ func (l *Log) List(ctx context.Context, q stream.LetterQuery) ([]stream.Letter, 
 		return nil, err
 	}
 	var out []stream.Letter
-	for _, o := range l.letters.order {
-		if o.settled || o.Sequence <= q.After || q.Code != "" && o.Problem.Code != q.Code || q.Key != "" && o.Key != q.Key {
-			continue
+	add := func(o *stream.Letter) {
+		if o.Sequence > q.After && (q.Code == "" || o.Problem.Code == q.Code) && (q.Key == "" || o.Key == q.Key) && (q.Limit == 0 || q.Discarded || len(out) < q.Limit) {
+			out = append(out, *o)
 		}
-		if q.Limit > 0 && len(out) == q.Limit {
-			break
+	}
+	if !q.Discarded {
+		for _, o := range l.letters.order {
+			if !o.settled {
+				add(&o.Letter)
+			}
 		}
-		out = append(out, o.Letter)
+		return out, nil
+	}
+	for i := range l.letters.discarded {
+		add(&l.letters.discarded[i])
+	}
+	slices.SortFunc(out, func(a, b stream.Letter) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	if q.Limit > 0 {
+		out = out[:min(len(out), q.Limit)]
 	}
 	return out, nil
 }
@@ -198,7 +219,8 @@ func (l *Log) Letter(ctx context.Context, id string) (stream.Letter, error) {
 	}
 	letter := o.Letter
 	err := l.readLetters(ctx, o.newest, o.newest+1, func(r *kgo.Record) bool {
-		letter.Raw = deadLetter(r).Raw
+		d := deadLetter(r)
+		letter.Raw, letter.Problem = d.Raw, d.Problem
 		return false
 	}, func(int64) {})
 	if err == nil && letter.Raw == nil {

@@ -80,6 +80,8 @@ func testLettersSettled(t *testing.T, h Harness) {
 	want(a, stream.LetterQuery{}, "1-9")
 	want(b, stream.LetterQuery{}, "1-9")
 	want(h.Connect(t), stream.LetterQuery{}, "1-9")
+	want(b, stream.LetterQuery{Discarded: true}, "1-7", "1-8")
+	want(h.Connect(t), stream.LetterQuery{Discarded: true, Key: "other"}, "1-8")
 	for _, err := range []error{
 		b.Open.Settle(within(t), stream.Redriven, "1-9", "1-8"),
 		b.Open.Settle(within(t), stream.Redriven, "nonsense"),
