@@ -226,7 +226,7 @@ func defaultConfig() Config {
 		Chunker:   "markdown",
 		Tokens:    200,
 		Tokenizer: "cl100k_base",
-		Embedder:  "local/static",
+		Embedder:  "local/minilm",
 		Long:      "split",
 		HTTP:      HTTPConfig{MaxBody: 64 << 20, MaxInFlight: 256},
 		Freshness: FreshnessConfig{SLOConfig{Target: 2 * time.Second, Percentile: 0.99}},

@@ -49,7 +49,7 @@ func checkSpans(t *testing.T, p *program, f found) {
 
 func TestTheMainJob(t *testing.T) {
 	t.Parallel()
-	p := startProgram(t, t.TempDir())
+	p := startProgram(t, t.TempDir(), "--embedder", defaultConfig().Embedder)
 
 	files := t.TempDir()
 	write(t, files, "refunds.md", []byte("# Refunds\n\nRefunds take five working days.\n\n# Späte Zahlung\n\nMahnung nach zwölf Tagen.\n"))

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,7 +38,7 @@ func scaled(t *testing.T, variable string, n int) int {
 	return v
 }
 
-// program is a running `liverag up`.
+// program is a running `liverag up`, or one of its halves.
 type program struct {
 	t    testing.TB
 	cmd  *exec.Cmd
@@ -75,9 +76,18 @@ func liverag(t testing.TB, args ...string) *exec.Cmd {
 // launch starts `liverag up` on a data directory and does not wait.
 func launch(t testing.TB, data string, args ...string) *program {
 	t.Helper()
+	return launchVerb(t, "up", data, args...)
+}
+
+// launchVerb is launch for up, serve or index.
+func launchVerb(t testing.TB, verb, data string, args ...string) *program {
+	t.Helper()
 	p := &program{t: t, data: data, out: &lockedBuffer{}, err: &lockedBuffer{}, exited: make(chan struct{})}
 	p.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: patience}
-	all := []string{"up", "--json", "--data", data, "--listen", "127.0.0.1:0"}
+	all := []string{verb, "--json", "--data", data, "--listen", "127.0.0.1:0"}
+	if !slices.Contains(args, "--embedder") {
+		all = append(all, "--embedder", "local/static") // most tests are not about the model, so they take the one that costs no time
+	}
 	p.cmd = liverag(t, append(all, args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.err
 	if err := p.cmd.Start(); err != nil {
@@ -110,12 +120,18 @@ func tail(s string, n int) string {
 // startProgram starts the program and waits until it serves.
 func startProgram(t testing.TB, data string, args ...string) *program {
 	t.Helper()
+	return startVerb(t, "up", data, args...)
+}
+
+// startVerb is startProgram for up, serve or index.
+func startVerb(t testing.TB, verb, data string, args ...string) *program {
+	t.Helper()
 	began := time.Now()
-	p := launch(t, data, args...)
+	p := launchVerb(t, verb, data, args...)
 	until(t, "serving", func() bool {
 		select {
 		case <-p.exited:
-			t.Fatalf("liverag up: %v\n%s", p.waited, p.err)
+			t.Fatalf("liverag %s: %v\n%s", verb, p.waited, p.err)
 		default:
 		}
 		if p.base == "" {

@@ -13,15 +13,20 @@ import (
 	"github.com/liverag/liverag/vectordb"
 )
 
-// startSystem runs everything but the HTTP server in a directory of the test's.
+// startSystem runs everything but the HTTP server in a directory of the test's, with a model that takes no time.
 func startSystem(t testing.TB, change func(*Config)) (s *system, stop func()) {
 	t.Helper()
 	cfg := defaultConfig()
-	cfg.Data = t.TempDir()
+	cfg.Data, cfg.Embedder = t.TempDir(), "local/static"
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := open(t.Context(), &cfg, duty{index: true, serve: true}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return startSystemWith(t, &cfg, duty{index: true, serve: true})
+}
+
+func startSystemWith(t testing.TB, cfg *Config, d duty) (s *system, stop func()) {
+	t.Helper()
+	s, err := open(t.Context(), cfg, d, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

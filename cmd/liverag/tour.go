@@ -1,45 +1,52 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
-	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/docs"
-	"github.com/liverag/liverag/evals"
+	"github.com/liverag/liverag/embedder/local"
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/demo"
+	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
 
-// tour shows a newcomer what happens to real documents: they are indexed while questions are answered, edited while somebody
-// watches, and indexed once more by another recipe that takes over if it is better.
+// tour shows a newcomer what happens to real documents: they are indexed by a model that is quick, and answer at once; edited while somebody
+// watches; indexed once more by a model that is good, behind the first, which takes over if it is better.
 type tour struct {
 	system *system
 	config *Config
 	base   string
 	out    *terminal
-	short  bool // only index
+	short  bool          // only index
+	quick  bool          // nobody chose a model
+	every  time.Duration // from one edit to the next
 
 	begun     time.Time
-	documents []demo.Document
-	about     string // what the corpus is
+	corpus    []demo.Document
+	documents []demo.Document // the part of the corpus that the tour is about
+	about     string          // what the corpus is
+	embedding float64         // what the good model embeds, in bytes of documents a second; 0 if it was not measured
 }
 
-// What the tour takes its time for. All of it together ends within a minute.
+// What the tour takes its time for. All of it together takes about a minute.
 const (
-	tourLasts  = 50 * time.Second
-	tourEdit   = 1600 * time.Millisecond // from one edit to the next
-	tourReplay = 12 * time.Second        // into the edits, the replay begins
+	tourEmbeds   = 36 * time.Second        // of the good model's time
+	tourEdit     = 1600 * time.Millisecond // from one edit to the next
+	tourBefore   = 3                       // edits until the replay begins
+	tourAfter    = 4                       // edits when it has ended
+	tourLeast    = 30                      // documents that are worth a comparison
+	tourPatience = 5 * tourEmbeds / 2      // until a replay that is much slower than was expected is left to itself
+	shortEmbeds  = 10 * time.Minute        // what is still built without a tour
 )
 
 func (t *tour) run(ctx context.Context) error {
@@ -47,21 +54,42 @@ func (t *tour) run(ctx context.Context) error {
 	if err := t.system.ready(ctx); err != nil {
 		return err
 	}
-	changed, err := t.index(ctx)
+	if err := t.catchUp(ctx); err != nil {
+		return err
+	}
+	t.read(ctx)
+	return t.present(ctx)
+}
+
+// present does what is to be done with the corpus.
+func (t *tour) present(ctx context.Context) error {
+	t.documents = t.corpus
+	held, err := t.compare(ctx, t.corpus)
 	if err != nil {
 		return err
 	}
-	switch {
-	case t.short:
-	case changed == 0:
-		t.out.Printf("\nEvery document is as it was: nothing was embedded. (The tour is for new ones: remove %s to see it again.)\n", t.config.Data)
-	default:
-		if err := t.show(ctx); err != nil {
-			return err
-		}
+	// Whoever has two generations has seen the tour, all of it unless the second one waits to be promoted.
+	if all := t.system.indexer.List(); len(all) > 1 {
+		return t.again(ctx, held, all)
 	}
-	printNext(t.out, t.base, t.question())
-	return nil
+	if t.short {
+		return t.index(ctx)
+	}
+	return t.show(ctx)
+}
+
+// catchUp waits for what an earlier run left in the log: it is on its way, and need not be brought again.
+func (t *tour) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tell := time.AfterFunc(time.Second, func() {
+		t.out.Printf("  Going on where the last run stopped: %s on the way.\n", count(t.live().Lag, "change"))
+		for pause(ctx, 200*time.Millisecond) == nil {
+			t.out.Status("  %s on the way", count(t.live().Lag, "change"))
+		}
+	})
+	defer tell.Stop()
+	return t.system.indexer.WaitAsOf(ctx, indexer.Live, time.Now())
 }
 
 // ready waits until queries and writes are served.
@@ -78,106 +106,181 @@ func (t *tour) step(n int, title string) {
 	t.out.Printf("\n%s\n", t.out.bold(fmt.Sprintf("%d  %s", n, title)))
 }
 
-// corpus is the standard library's documentation, or our own where there is none.
-func (t *tour) corpus(ctx context.Context) iter.Seq2[demo.Document, error] {
-	root, err := demo.FindGOROOT(ctx)
-	if err != nil {
-		t.about = "liverag's own documentation (there is no Go source tree here)"
-		return demo.Fallback(docs.Files)
+// read reads the corpus: the standard library's documentation, or our own where there is none.
+func (t *tour) read(ctx context.Context) {
+	corpus := demo.Fallback(docs.Files)
+	t.about = "liverag's own documentation (there is no Go source tree here)"
+	if root, err := demo.FindGOROOT(ctx); err == nil {
+		corpus = demo.Standard(root)
+		t.about = "the documentation of Go's standard library, from " + root
 	}
-	t.about = "the documentation of Go's standard library, from " + root
-	return demo.Standard(root)
-}
-
-// index brings the corpus into the log and waits until all of it is searchable. Documents that are as they were are left alone.
-func (t *tour) index(ctx context.Context) (changed int, err error) {
-	corpus := t.corpus(ctx)
 	t.step(1, "Indexing "+t.about)
-	before := t.live()
-	report := t.report(ctx, before)
-	defer report.stop()
-
-	var receipts []stream.Receipt
-	var batch []demo.Document
-	flush := func() error {
-		fresh, err := t.changed(ctx, batch)
-		if err != nil || len(fresh) == 0 {
-			batch = batch[:0]
-			return err
-		}
-		changes := make([]stream.Change, len(fresh))
-		for i, d := range fresh {
-			changes[i] = upsertOf(d)
-			changes[i].Backfill = true
-		}
-		receipt, err := t.system.log.Append(ctx, changes...)
-		if err != nil {
-			return err
-		}
-		receipts = append(receipts, receipt)
-		changed += len(fresh)
-		report.sent.Store(int64(changed))
-		batch = batch[:0]
-		return nil
-	}
 	for d, err := range corpus {
 		if err != nil {
 			t.out.Printf("  left out: %v\n", err)
 			continue
 		}
-		t.documents = append(t.documents, d)
-		if batch = append(batch, d); len(batch) == 16 {
-			if err := flush(); err != nil {
-				return changed, err
-			}
+		t.corpus = append(t.corpus, d)
+	}
+}
+
+// holding is how documents and the live generation differ.
+type holding struct {
+	edited  []demo.Document // those that it has otherwise, or that were deleted
+	unknown []demo.Document // those that it never had
+}
+
+func (t *tour) compare(ctx context.Context, documents []demo.Document) (h holding, err error) {
+	keys := make([]string, len(documents))
+	for i, d := range documents {
+		keys[i] = d.ID
+	}
+	target, err := t.system.Resolve(indexer.Live)
+	if err != nil {
+		return h, err
+	}
+	stored, err := t.system.store.Current(ctx, target.Name, keys)
+	if err != nil {
+		return h, err
+	}
+	for i, d := range documents {
+		switch s := &stored[i]; {
+		case s.Version == 0:
+			h.unknown = append(h.unknown, d)
+		case s.Deleted || s.Text != d.Text || s.Title != d.Title || s.URL != d.URL:
+			h.edited = append(h.edited, d)
 		}
 	}
-	if err := flush(); err != nil {
-		return changed, err
+	return h, nil
+}
+
+// bring writes documents into the log, as a backfill: whoever edits or asks meanwhile goes first.
+func (t *tour) bring(ctx context.Context, documents []demo.Document) (brought, error) {
+	b := brought{documents: len(documents), before: t.live(), begun: time.Now()}
+	for batch := range slices.Chunk(documents, 32) {
+		changes := make([]stream.Change, len(batch))
+		for i, d := range batch {
+			changes[i] = upsertOf(d)
+			changes[i].Backfill = true
+		}
+		receipt, err := t.system.log.Append(ctx, changes...)
+		if err != nil {
+			return b, err
+		}
+		b.receipts = append(b.receipts, receipt)
 	}
-	report.complete.Store(true)
-	for _, r := range receipts {
+	if share := textBytes(t.documents); b.before.Progress.Chunks > 0 && share > 0 {
+		b.chunks = b.before.Progress.Chunks * int64(textBytes(documents)) / int64(share)
+	}
+	return b, nil
+}
+
+// brought is documents that are in the log.
+type brought struct {
+	documents int
+	receipts  []stream.Receipt
+	before    indexer.Info
+	chunks    int64 // about so many; 0 if nothing is known
+	begun     time.Time
+}
+
+// await waits until all that was brought is searchable, and shows how it goes on.
+func (t *tour) await(ctx context.Context, b brought) error {
+	if b.documents == 0 {
+		return nil
+	}
+	report := t.report(ctx, b)
+	defer report.stop()
+	for _, r := range b.receipts {
 		if err := t.system.indexer.WaitApplied(ctx, indexer.Live, r.Positions); err != nil {
-			return changed, err
+			return err
 		}
 	}
 	report.stop()
-	if changed > 0 {
-		done := t.live().Progress
-		took := time.Since(t.begun)
-		t.out.Printf("  %s, %s, %s tokens embedded in %s. Questions were answered all the while.\n", count(changed, "document"),
-			count(done.ChunksEmbedded-before.Progress.ChunksEmbedded, "chunk"), thousands(done.TokensEmbedded-before.Progress.TokensEmbedded), short(took))
+	done, before := t.live().Progress, b.before.Progress
+	t.out.Printf("  %s, %s, %s tokens embedded by %s in %s. Questions were answered all the while.\n", count(b.documents, "document"),
+		count(done.ChunksEmbedded-before.ChunksEmbedded, "chunk"), thousands(done.TokensEmbedded-before.TokensEmbedded), b.before.Recipe.Embedder.Model, short(time.Since(b.begun)))
+	return nil
+}
+
+// again is for a data directory that has had the tour: what is missing is brought, and a comparison that was interrupted is made.
+func (t *tour) again(ctx context.Context, held holding, all []indexer.Info) error {
+	edits, err := t.bring(ctx, held.edited)
+	if err != nil {
+		return err
 	}
-	return changed, nil
+	if err := t.await(ctx, edits); err != nil {
+		return err
+	}
+	t.documents = slices.DeleteFunc(slices.Clone(t.corpus), func(d demo.Document) bool {
+		return slices.ContainsFunc(held.unknown, func(u demo.Document) bool { return u.ID == d.ID })
+	})
+	if len(held.edited) == 0 && len(held.unknown) == 0 {
+		t.out.Printf("  Every document is as it was: nothing was embedded. (The tour is for new ones: remove %s to see it again.)\n", t.config.Data)
+	}
+	wanted, behind := t.second(all[0].Recipe)
+	waiting := slices.IndexFunc(all, func(info indexer.Info) bool { return behind && len(info.Alias) == 0 && info.Recipe == wanted })
+	if waiting >= 0 && t.system.indexer.Previous() == "" { // nobody has promoted, nor taken back, anything
+		t.step(3, "Replay: the second index of the last run, by "+wanted.Embedder.Model)
+		if err := t.decide(ctx, t.replay(ctx, all[waiting])); err != nil {
+			return err
+		}
+	}
+	return t.finish(ctx, held.unknown)
+}
+
+// finish says what to do next, and brings the rest of the corpus meanwhile.
+func (t *tour) finish(ctx context.Context, rest []demo.Document) error {
+	if len(rest) == 0 {
+		printNext(t.out, t.base, t.question())
+		return nil
+	}
+	b, err := t.bring(ctx, rest)
+	if err != nil {
+		return err
+	}
+	about := ""
+	if t.embedding > 0 && b.before.Recipe.Embedder.Model == local.MiniLMName {
+		about = fmt.Sprintf(", in about %s", short(t.takes(rest)))
+	}
+	t.out.Printf("\nThe rest of the corpus follows: %s%s. What you change or ask goes first.\n", count(len(rest), "document"), about)
+	printNext(t.out, t.base, t.question())
+	return t.await(ctx, b)
+}
+
+// index is the demo without the tour.
+func (t *tour) index(ctx context.Context) error {
+	second, behind := t.second(t.live().Recipe)
+	b, err := t.bring(ctx, t.documents)
+	if err != nil {
+		return err
+	}
+	if err := t.await(ctx, b); err != nil {
+		return err
+	}
+	printNext(t.out, t.base, t.question())
+	if !behind {
+		return nil
+	}
+	if err := t.measure(ctx, second, 1); err != nil {
+		return err
+	}
+	if takes := t.takes(t.documents); takes > shortEmbeds {
+		t.out.Printf("\n%s would take about %s for this on %s. `liverag replay --embedder %s` builds it behind the live index.\n", second.Embedder.Model, short(takes), simd.Kernel(), second.Embedder.Model)
+		return nil
+	}
+	t.out.Printf("\nBehind it the index by %s is built, and takes over if it is better: in about %s.\n", second.Embedder.Model, short(t.takes(t.documents)))
+	other, err := t.system.indexer.Create(ctx, "", second)
+	if err != nil {
+		return err
+	}
+	return t.decide(ctx, t.replay(ctx, other))
 }
 
 func upsertOf(d demo.Document) stream.Change {
 	return stream.Change{Kind: stream.Upsert, ID: d.ID, Document: &stream.Document{
 		Text: d.Text, ContentType: stream.TextMarkdown, Title: d.Title, URL: d.URL, Metadata: d.Metadata,
 	}}
-}
-
-// changed returns the documents that the index does not hold as they are.
-func (t *tour) changed(ctx context.Context, batch []demo.Document) ([]demo.Document, error) {
-	keys := make([]string, len(batch))
-	for i, d := range batch {
-		keys[i] = d.ID
-	}
-	target, err := t.system.Resolve(indexer.Live)
-	if err != nil {
-		return nil, err
-	}
-	stored, err := t.system.store.Current(ctx, target.Name, keys)
-	if err != nil {
-		return nil, err
-	}
-	var out []demo.Document
-	for i, d := range batch {
-		if s := &stored[i]; s.Version == 0 || s.Deleted || s.Text != d.Text || s.Title != d.Title || s.URL != d.URL {
-			out = append(out, d)
-		}
-	}
-	return out, nil
 }
 
 func (t *tour) live() indexer.Info {
@@ -187,9 +290,38 @@ func (t *tour) live() indexer.Info {
 
 // show is the tour proper.
 func (t *tour) show(ctx context.Context) error {
-	if err := t.ask(ctx, t.question()); err != nil {
+	rest, second, err := t.plan(ctx)
+	if err != nil {
 		return err
 	}
+	held, err := t.compare(ctx, t.documents)
+	if err != nil {
+		return err
+	}
+	b, err := t.bring(ctx, slices.Concat(held.edited, held.unknown))
+	if err != nil {
+		return err
+	}
+	if err := t.await(ctx, b); err != nil {
+		return err
+	}
+	if err := t.ask(ctx, t.question(), fmt.Sprintf("%s after the start, ", short(time.Since(t.begun)))); err != nil {
+		return err
+	}
+	if err := t.edits(ctx, second); err != nil {
+		return err
+	}
+	if err := t.history(ctx); err != nil {
+		return err
+	}
+	if held, err = t.compare(ctx, rest); err != nil {
+		return err
+	}
+	return t.finish(ctx, slices.Concat(held.edited, held.unknown))
+}
+
+// edits shows edits while a second generation is built, and puts everything back.
+func (t *tour) edits(ctx context.Context, second vectordb.Recipe) error {
 	t.step(2, "Live: somebody edits documents")
 	t.out.Printf("  Each line is one edit, from its entry into the log until a search returned it.\n")
 	next, stop := iter.Pull(demo.Edits(t.documents, 1))
@@ -203,10 +335,14 @@ func (t *tour) show(ctx context.Context) error {
 			_, _ = t.putBack(ctx, edits)
 		}
 	}()
+	ctx, cancel := context.WithCancel(ctx)
 	replay := make(chan replayed, 1)
-	began := time.Now()
-	replaying := false
-	for at := time.Now(); time.Since(t.begun) < tourLasts || replaying; at = at.Add(tourEdit) {
+	var replaying sync.WaitGroup
+	defer replaying.Wait()
+	defer cancel()
+	var meanwhile []time.Duration // how long the edits took that were made beside the replay
+	after := 0
+	for at, n := time.Now(), 1; after < tourAfter; at, n = at.Add(t.every), n+1 {
 		if err := pause(ctx, time.Until(at)); err != nil {
 			return err
 		}
@@ -214,25 +350,42 @@ func (t *tour) show(ctx context.Context) error {
 		if !ok {
 			break
 		}
-		if err := t.edit(ctx, edit); err != nil {
+		took, err := t.edit(ctx, edit)
+		if err != nil {
 			return err
 		}
 		edits = append(edits, edit)
-		if time.Since(began) > tourReplay && !replaying && replay != nil {
-			replaying = true
-			t.step(3, "Replay: a second index from the same log, by another recipe, while the edits go on")
-			go func() { replay <- t.replay(ctx) }()
+		if n == tourBefore {
+			t.step(3, fmt.Sprintf("Replay: a second index from the same log, by %s, while the edits go on", describeRecipe(second)))
+			other, err := t.system.indexer.Create(ctx, "", second)
+			if err != nil {
+				return err
+			}
+			replaying.Go(func() { replay <- t.replay(ctx, other) })
+			continue
+		}
+		if after > 0 {
+			after++
+			continue
 		}
 		select {
 		case r := <-replay:
-			replaying, replay = false, nil
-			if r.err != nil {
-				return r.err
+			if len(meanwhile) > 0 {
+				slices.Sort(meanwhile)
+				t.out.Printf("  The edits meanwhile: %s, searchable after %s in the median and %s at most.\n",
+					count(len(meanwhile), "edit"), short(meanwhile[len(meanwhile)/2]), short(meanwhile[len(meanwhile)-1]))
 			}
 			if err := t.decide(ctx, r); err != nil {
 				return err
 			}
+			if err := t.ask(ctx, t.question(), ""); err != nil {
+				return err
+			}
+			after = 1
 		default:
+			if n > tourBefore {
+				meanwhile = append(meanwhile, took)
+			}
 		}
 	}
 	restored = true
@@ -246,7 +399,8 @@ func (t *tour) question() string {
 	return "what happens to a change when the process crashes"
 }
 
-func (t *tour) ask(ctx context.Context, question string) error {
+// ask asks, and says when.
+func (t *tour) ask(ctx context.Context, question, when string) error {
 	request := retrieve.NewRequest(question)
 	request.K = 3
 	answer, err := t.system.retriever.Retrieve(ctx, request)
@@ -257,12 +411,12 @@ func (t *tour) ask(ctx context.Context, question string) error {
 	for i, hit := range answer.Hits {
 		t.out.Printf("    %d. %-24s %s\n", i+1, cut(plain(hit.Title), 24), t.out.dim(cut(plain(strings.Join(strings.Fields(hit.Text), " ")), t.out.Width-34)))
 	}
-	t.out.Printf("    %s\n", t.out.dim(fmt.Sprintf("in %s, from everything that entered the log until %s ago", short(answer.Took.Total), short(answer.Freshness.Lag))))
+	t.out.Printf("    %s\n", t.out.dim(fmt.Sprintf("%sin %s, from everything that entered the log until %s ago", when, short(answer.Took.Total), short(answer.Freshness.Lag))))
 	return nil
 }
 
-// edit makes one change as a caller would, waits until it is searchable, and searches for it.
-func (t *tour) edit(ctx context.Context, e demo.Edit) error {
+// edit makes one change as a caller would, waits until it is searchable, and searches for it. took is the time from its entry into the log until then.
+func (t *tour) edit(ctx context.Context, e demo.Edit) (took time.Duration, err error) {
 	events, stop := t.system.indexer.Events()
 	defer stop()
 	c := upsertOf(e.Document)
@@ -271,12 +425,12 @@ func (t *tour) edit(ctx context.Context, e demo.Edit) error {
 	}
 	receipt, err := t.system.log.Append(ctx, c)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	wait, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := t.system.indexer.WaitSearchable(wait, receipt.Positions); err != nil {
-		return fmt.Errorf("edit of %s: %w", e.Document.ID, err)
+		return 0, fmt.Errorf("edit of %s: %w", e.Document.ID, err)
 	}
 	found := "found"
 	if e.Deleted {
@@ -296,9 +450,10 @@ func (t *tour) edit(ctx context.Context, e demo.Edit) error {
 				what = "deleted"
 			}
 			t.out.Printf("  %s  searchable in %-7s %-26s %-10s %s\n", event.Time.Local().Format("15:04:05"), event.TimeToSearchable, what, found, t.out.dim(cut(plain(e.Summary), t.out.Width-66)))
-			return nil
+			took, err = time.ParseDuration(event.TimeToSearchable)
+			return took, err
 		case <-wait.Done():
-			return wait.Err()
+			return 0, wait.Err()
 		}
 	}
 }
@@ -333,129 +488,6 @@ func firstWords(s string) string {
 	return strings.Join(words[:min(len(words), 6)], " ")
 }
 
-// replayed is a second generation beside the live one.
-type replayed struct {
-	live, other indexer.Info
-	scores      [2]evals.Report
-	built       time.Duration
-	err         error
-}
-
-// alternative is the recipe that the tour compares with.
-func alternative(live vectordb.Recipe) vectordb.Recipe {
-	other := live
-	other.Chunker = vectordb.ChunkerRecipe{Strategy: chunker.Recursive, Tokens: 128, Tokenizer: live.Chunker.Tokenizer}
-	return other
-}
-
-// replay builds the second generation and asks both the bundled questions. It runs beside the edits.
-func (t *tour) replay(ctx context.Context) (r replayed) {
-	r.live = t.live()
-	begun := time.Now()
-	if r.other, r.err = t.system.indexer.Create(ctx, "", alternative(r.live.Recipe)); r.err != nil {
-		return r
-	}
-	for r.other.State != indexer.StateReady {
-		if r.err = pause(ctx, 20*time.Millisecond); r.err != nil {
-			return r
-		}
-		if r.other, r.err = t.system.indexer.Info(r.other.Name); r.err != nil {
-			return r
-		}
-		if r.other.State == indexer.StateFailed {
-			r.err = fmt.Errorf("the replay failed: %s", r.other.Trouble.Detail)
-			return r
-		}
-		p := r.other.Progress
-		t.out.Status("  replaying: %.0f %%, %s, %s tokens embedded, %s to go", p.Percent, count(p.Documents, "document"), thousands(p.TokensEmbedded), cmp.Or(p.ETA, "little"))
-	}
-	r.built = time.Since(begun)
-	r.live = t.live()
-	ids := make(map[string]bool, len(t.documents))
-	for _, d := range t.documents {
-		ids[d.ID] = true
-	}
-	questions := demo.Questions(func(id string) bool { return ids[id] })
-	if len(questions) == 0 {
-		return r
-	}
-	for i, name := range []string{r.live.Name, r.other.Name} {
-		answers, err := questions.Ask(ctx, t.system.searcher(name, retrieve.Hybrid), evals.AskOptions{Concurrency: 2})
-		if err != nil {
-			r.err = err
-			return r
-		}
-		r.scores[i] = answers.Report
-	}
-	return r
-}
-
-// searcher asks one generation, for evaluation.
-func (s *system) searcher(generation string, mode retrieve.Mode) evals.Searcher {
-	return func(ctx context.Context, query string, k int) ([]evals.Ranked, error) {
-		request := retrieve.NewRequest(query)
-		request.K, request.Generation, request.Mode = k, generation, mode
-		answer, err := s.retriever.Retrieve(ctx, request)
-		if err != nil {
-			return nil, err
-		}
-		out := make([]evals.Ranked, len(answer.Hits))
-		for i, hit := range answer.Hits {
-			out[i] = evals.Ranked{Document: hit.Key, Score: hit.Score}
-		}
-		return out, nil
-	}
-}
-
-// decide shows the comparison and promotes the better one.
-func (t *tour) decide(ctx context.Context, r replayed) error {
-	row := func(info indexer.Info, report evals.Report, built string) []string {
-		p := info.Progress
-		return []string{"  " + info.Name, describeChunker(info.Recipe), score(report, evals.NDCG(10)), score(report, evals.Recall(10)),
-			thousands(p.Chunks), thousands(p.TokensEmbedded), built}
-	}
-	t.out.table([]string{"  generation", "recipe", "nDCG@10", "recall@10", "chunks", "tokens embedded", "built in"},
-		[][]string{row(r.live, r.scores[0], "(live)"), row(r.other, r.scores[1], short(r.built))})
-	if len(r.scores[0].Queries) == 0 {
-		t.out.Printf("  There are no bundled questions about this corpus, so %s stays live. `liverag promote %s` would switch.\n", r.live.Name, r.other.Name)
-		return nil
-	}
-	compared, err := evals.Compare(r.scores[0], r.scores[1])
-	if err != nil {
-		return err
-	}
-	ndcg := compared[slices.IndexFunc(compared, func(c evals.Comparison) bool { return c.Metric == evals.NDCG(10).String() })]
-	evidence := fmt.Sprintf("nDCG@10 %+.3f on %d bundled questions: %d better, %d worse, the rest equal; p = %.2f", ndcg.Difference, len(r.scores[0].Queries), ndcg.Wins, ndcg.Losses, ndcg.P)
-	if ndcg.Difference <= 0 {
-		t.out.Printf("  %s stays live (%s). Both follow the log; `liverag promote %s` would switch.\n", r.live.Name, evidence, r.other.Name)
-		return nil
-	}
-	begun := time.Now()
-	if _, err := t.system.indexer.Promote(ctx, r.other.Name); err != nil {
-		return err
-	}
-	t.out.Printf("  %s is better and was %s in %s (%s).\n  Both follow the log; `liverag rollback` takes it back.\n",
-		r.other.Name, t.out.good("promoted"), short(time.Since(begun)), evidence)
-	return nil
-}
-
-func describeChunker(r vectordb.Recipe) string {
-	text := fmt.Sprintf("%s %d", r.Chunker.Strategy, r.Chunker.Tokens)
-	if r.Chunker.Overlap > 0 {
-		text += fmt.Sprintf("/%d", r.Chunker.Overlap)
-	}
-	return text + ", " + r.Embedder.Model
-}
-
-func value(r evals.Report, m evals.Metric) float64 { return r.Mean[m.String()] }
-
-func score(r evals.Report, m evals.Metric) string {
-	if len(r.Queries) == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.3f", value(r, m))
-}
-
 // restore puts the edited documents back, so that what is left is what the corpus says.
 func (t *tour) restore(ctx context.Context, edits []demo.Edit) error {
 	receipt, err := t.putBack(ctx, edits)
@@ -479,12 +511,12 @@ func (t *tour) putBack(ctx context.Context, edits []demo.Edit) (stream.Receipt, 
 }
 
 // report shows how indexing goes on, until it is stopped.
-func (t *tour) report(ctx context.Context, before indexer.Info) *progressReport {
+func (t *tour) report(ctx context.Context, b brought) *progressReport {
+	before := b.before.Progress
 	ctx, cancel := context.WithCancel(ctx)
 	r := &progressReport{cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
-		begun := time.Now()
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for n := 1; ; n++ {
@@ -494,14 +526,14 @@ func (t *tour) report(ctx context.Context, before indexer.Info) *progressReport 
 				return
 			}
 			p := t.live().Progress
-			done := p.Documents - before.Progress.Documents
-			rate := float64(done) / time.Since(begun).Seconds()
-			eta := "reading"
-			if sent := r.sent.Load(); r.complete.Load() && rate > 0 {
-				eta = "ETA " + short(time.Duration(float64(sent-done)/rate*float64(time.Second)))
+			done := p.ChunksEmbedded + p.ChunksReused - before.ChunksEmbedded - before.ChunksReused
+			documents := max(0, p.Documents-before.Documents) // those that were there are not counted
+			eta := ""
+			if elapsed := time.Since(b.begun); elapsed > time.Second && done > 0 && done < b.chunks {
+				eta = " · ETA " + short((elapsed * time.Duration(b.chunks-done) / time.Duration(done)).Round(time.Second))
 			}
-			line := fmt.Sprintf("  %s · %s · %s tokens · %.0f documents/s · %s", count(done, "document"), count(p.ChunksEmbedded-before.Progress.ChunksEmbedded, "chunk"),
-				thousands(p.TokensEmbedded-before.Progress.TokensEmbedded), rate, eta)
+			line := fmt.Sprintf("  %d of %s · %s · %s tokens%s", documents, count(b.documents, "document"), count(done, "chunk"),
+				thousands(p.TokensEmbedded-before.TokensEmbedded), eta)
 			switch {
 			case t.out.Watched:
 				t.out.Status("%s", line)
@@ -514,10 +546,8 @@ func (t *tour) report(ctx context.Context, before indexer.Info) *progressReport 
 }
 
 type progressReport struct {
-	sent     atomic.Int64
-	complete atomic.Bool
-	cancel   context.CancelFunc
-	ended    chan struct{}
+	cancel context.CancelFunc
+	ended  chan struct{}
 }
 
 func (r *progressReport) stop() {

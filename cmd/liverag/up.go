@@ -28,7 +28,7 @@ func upVerb() verb {
 		summary: "Run everything in one process: log, indexer, store, API, web page",
 		about: `Opens the log and the store in the data directory, indexes what is in the log, and serves the API and a web page. Ctrl-C stops it cleanly; the next start goes on where it was and embeds nothing twice.
 
-With --demo it first brings a corpus: the documentation of Go's standard library, read from the Go installation on this machine. It then takes you through what liverag does, within a minute: live edits that are searchable in milliseconds, and a second index that is built from the same log with another recipe, compared, and promoted if it is better.
+With --demo it first brings a corpus: the documentation of Go's standard library, read from the Go installation on this machine. Unless you choose a model, local/static indexes it within a second and answers at once. The tour then takes about a minute: live edits that are searchable in milliseconds; a second index, which the better model local/minilm builds from the same log behind the first, compared with it on questions and promoted if it is better; and a repository's history as a stream.
 
 With --kafka the log is a Kafka topic instead of the embedded one, and with --milvus besides, the store is a Milvus instead of the embedded one. Then several processes may share the work: serve and index are up's two halves.`,
 		examples: []example{
@@ -41,7 +41,7 @@ With --kafka the log is a Kafka topic instead of the embedded one, and with --mi
 		setup: func(fs *flag.FlagSet) action {
 			u := &up{}
 			fs.BoolVar(&u.demo, "demo", false, "bring the documentation of Go's standard library, and show what happens to it")
-			fs.BoolVar(&u.noTour, "no-tour", false, "with --demo: only index it")
+			fs.BoolVar(&u.noTour, "no-tour", false, "with --demo: only index it, without edits")
 			return u.run
 		},
 	}
@@ -58,11 +58,12 @@ func (u *up) run(ctx context.Context, c *call) error {
 	if u.noTour && !u.demo {
 		return &usageError{detail: "--no-tour goes with --demo"}
 	}
-	return runProcess(ctx, c, duty{index: true, serve: true}, func(p *process) error {
+	quick := u.demo && c.Settings.Origin("embedder").IsDefault()
+	return runProcess(ctx, c, duty{index: true, serve: true, quick: quick}, func(p *process) error {
 		if !u.demo {
 			return nil
 		}
-		t := &tour{system: p.system, config: c.Config, base: p.base, out: c.Out, short: u.noTour}
+		t := &tour{system: p.system, config: c.Config, base: p.base, out: c.Out, short: u.noTour, quick: quick, every: tourEdit}
 		if err := t.run(p.serving); err != nil && p.serving.Err() == nil {
 			// The tour is a guest: what it shows goes on without it.
 			c.Err.Printf("the tour ended early: %v\n", err)

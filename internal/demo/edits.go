@@ -281,7 +281,7 @@ var standardNotes = []note{
 	{"fmt", "func Errorf", false, [2]string{
 		"Usage note: say what was tried, not that it failed: \"open settings\" reads better in a chain of causes than \"failed to open settings\".",
 		"Usage note: wrapping makes the inner error part of what callers may rely on. Use %v instead of %w to keep it an inner matter.",
-	}, [2]string{"how to word a message in a chain of causes", "when not to wrap, keep the inner error an inner matter"}},
+	}, [2]string{"open settings, in a chain of causes", "when not to wrap, keep the inner error an inner matter"}},
 	{"path/filepath", "func Join", false, [2]string{
 		"Usage note: the result is cleaned, so a part with two dots climbs out of the directory before it. Check untrusted parts with IsLocal.",
 		"Usage note: an absolute part in the middle does not start afresh, as it does in some other languages; it is appended like any other.",
