@@ -276,6 +276,13 @@ func (x *Indexer) promotable(ctx context.Context, name string) error {
 	return nil
 }
 
+// Previous is the generation that Rollback would move the alias back to; empty if there is none.
+func (x *Indexer) Previous() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.control.Previous
+}
+
 // Rollback moves the alias back to where it was before the last promote.
 func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
 	x.mu.Lock()
