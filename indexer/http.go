@@ -17,7 +17,7 @@ import (
 	"github.com/liverag/liverag/vectordb"
 )
 
-// Routes registers GET /freshness and its stream, GET /changes/stream, /generations and POST /rollback.
+// Routes registers GET /freshness and its stream, GET /changes/stream, /generations, POST /rollback, /dlq and /verify.
 func (x *Indexer) Routes(e *echo.Echo) {
 	e.GET("/freshness", x.getFreshness)
 	e.GET("/freshness/stream", x.streamFreshness)
@@ -31,6 +31,13 @@ func (x *Indexer) Routes(e *echo.Echo) {
 	e.POST("/generations/:name/cancel", x.setGeneration(Cancel))
 	e.POST("/generations/:name/promote", x.promoteGeneration)
 	e.POST("/rollback", x.rollback)
+	e.GET("/dlq", x.listLetters)
+	e.GET("/dlq/:id", x.getLetter)
+	e.POST("/dlq/redrive", x.redriveLetters)
+	e.POST("/dlq/discard", x.discardLetters)
+	e.POST("/verify", x.startVerify)
+	e.GET("/verify", x.getVerify)
+	e.DELETE("/verify", x.stopVerify)
 }
 
 func (x *Indexer) getFreshness(c echo.Context) error {
@@ -243,6 +250,9 @@ func asProblem(err error) error {
 		{ErrNoPrevious, http.StatusConflict, "nothing_to_roll_back"},
 		{ErrRecipe, http.StatusBadRequest, "recipe_invalid"},
 		{ErrName, http.StatusBadRequest, "name_invalid"},
+		{ErrVerification, http.StatusBadRequest, "invalid"},
+		{ErrVerifying, http.StatusConflict, "verify_running"},
+		{stream.ErrNoLetter, http.StatusNotFound, "dead_letter_unknown"},
 	} {
 		if errors.Is(err, known.err) {
 			return problem.New(known.status, known.code, "%v", err)

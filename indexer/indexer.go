@@ -89,6 +89,7 @@ type Indexer struct {
 	hub       *hub
 	tail      *tail
 	verifying atomic.Bool
+	job       job
 	ctx       context.Context // of Run
 	running   chan struct{}   // closed when Run has started
 	answering chan struct{}   // closed when there is a live generation

@@ -2,13 +2,23 @@ package indexer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/httpd"
+	"github.com/liverag/liverag/internal/httpd/httpdtest"
 	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
 )
 
 // poison makes the model refuse inputs that hold a word, until it is told another one.
@@ -180,5 +190,116 @@ func TestAnOldLetterNeverOverwritesANewerVersion(t *testing.T) {
 		if live, again := b.current(id), b.current(id, "again"); live.Text != again.Text || live.Version != again.Version || live.Deleted != again.Deleted {
 			t.Errorf("%s is %d %q, a replay makes %d %q of it", id, live.Version, live.Text, again.Version, again.Text)
 		}
+	}
+}
+
+// TestDeadLettersAndVerifyOverHTTP is an operator's day: look, decide, look again. Every answer is held to the description.
+func TestDeadLettersAndVerifyOverHTTP(t *testing.T) {
+	b := newBed(t)
+	b.settle(upsert("a", "good"), upsert("b", "good"))
+	b.poison("poison")
+	b.reach(b.append(upsert("a", "poison one"), upsert("b", "poison two"), upsert("c", "poison three")))
+	spec := httpdtest.Load(t, httpd.OpenAPI())
+	s := httpd.New(httpd.Config{Routes: []func(*echo.Echo){b.indexer.Routes}, Logger: slog.New(slog.DiscardHandler)})
+	ask := func(status int, method, path, target, body string, into any) {
+		t.Helper()
+		w := spec.Ask(t, s, httptest.NewRequest(method, target, strings.NewReader(body)), path)
+		if w.Code != status {
+			t.Fatalf("%s %s answered %d, want %d: %s", method, target, w.Code, status, w.Body)
+		}
+		if into != nil {
+			if err := json.Unmarshal(w.Body.Bytes(), into); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	type list struct {
+		Letters []struct{ ID, Document, Code string }
+		Next    string
+	}
+	type results struct {
+		Results []struct{ ID, Outcome, Code string }
+	}
+	var all, page, rest, one list
+	ask(200, "GET", "/dlq", "/dlq", "", &all)
+	ask(200, "GET", "/dlq", "/dlq?limit=2", "", &page)
+	ask(200, "GET", "/dlq", "/dlq?limit=2&after="+page.Next, "", &rest)
+	ask(200, "GET", "/dlq", "/dlq?document=b&code=embed_rejected", "", &one)
+	if len(all.Letters) != 3 || all.Next != "" || len(page.Letters) != 2 || len(rest.Letters) != 1 || rest.Letters[0] != all.Letters[2] || len(one.Letters) != 1 || one.Letters[0].Document != "b" {
+		t.Fatalf("lists %+v %+v %+v %+v", all, page, rest, one)
+	}
+	var whole struct{ Key, Value string }
+	ask(200, "GET", "/dlq/{id}", "/dlq/"+one.Letters[0].ID, "", &whole)
+	if whole.Key != "b" || !strings.Contains(whole.Value, "poison two") {
+		t.Errorf("%+v", whole)
+	}
+	ask(404, "GET", "/dlq/{id}", "/dlq/9-99", "", nil)
+	ask(400, "GET", "/dlq", "/dlq?limit=0", "", nil)
+	ask(400, "GET", "/dlq", "/dlq?state=open", "", nil)
+	ask(400, "POST", "/dlq/redrive", "/dlq/redrive", "{}", nil)
+	ask(400, "POST", "/dlq/redrive", "/dlq/redrive", `{"ids":["0-1"],"all":true}`, nil)
+	ask(404, "POST", "/dlq/redrive", "/dlq/redrive", `{"ids":["9-99"]}`, nil)
+	ask(404, "POST", "/dlq/discard", "/dlq/discard", `{"ids":["9-99"]}`, nil)
+
+	var r results
+	ask(200, "POST", "/dlq/redrive", "/dlq/redrive", `{"document":"b"}`, &r)
+	if len(r.Results) != 1 || r.Results[0].Outcome != "rejected" || r.Results[0].Code != stream.CodeEmbedRejected {
+		t.Errorf("%+v", r)
+	}
+	b.poison("")
+	ask(200, "POST", "/dlq/redrive", "/dlq/redrive", fmt.Sprintf(`{"ids":[%q]}`, one.Letters[0].ID), &r)
+	if len(r.Results) != 1 || r.Results[0].Outcome != "redriven" || b.current("b").Text != "poison two" {
+		t.Errorf("%+v, %q", r, b.current("b").Text)
+	}
+	ask(200, "POST", "/dlq/discard", "/dlq/discard", `{"code":"embed_rejected"}`, &r)
+	if len(r.Results) != 2 || r.Results[0].Outcome != "discarded" {
+		t.Errorf("%+v", r)
+	}
+	var none list
+	if ask(200, "GET", "/dlq", "/dlq", "", &none); len(none.Letters) != 0 {
+		t.Errorf("%+v", none)
+	}
+	ask(200, "POST", "/dlq/discard", "/dlq/discard", `{"all":true}`, &r)
+
+	var report struct {
+		State        string
+		Right        bool
+		Documents    int
+		DeadLettered int `json:"dead_lettered"`
+		Orphaned     int
+		Repaired     int
+	}
+	ask(404, "GET", "/verify", "/verify", "", nil)
+	ask(404, "POST", "/verify", "/verify", `{"generation":"none"}`, nil)
+	ask(400, "POST", "/verify", "/verify", `{"sample":7}`, nil)
+	ask(400, "POST", "/verify", "/verify", `{"fix":true}`, nil)
+	ghost := vectordb.Revision{Key: "ghost", Version: 1, Text: "boo", ContentType: stream.TextPlain}
+	if err := b.store.Memory.Apply(b.ctx(), b.indexer.live.Load().name, vectordb.Write{Revisions: []vectordb.Revision{ghost}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, repair := range []bool{false, true} {
+		ask(202, "POST", "/verify", "/verify", fmt.Sprintf(`{"rate":0,"repair":%v}`, repair), &report)
+		b.eventually("verified", func() bool { ask(200, "GET", "/verify", "/verify", "", &report); return report.State != "running" })
+		if report.State != "done" || report.Right != repair || report.DeadLettered != 2 || report.Orphaned != 1 || report.Documents != 3 {
+			t.Errorf("%+v", report)
+		}
+	}
+	ask(202, "POST", "/verify", "/verify", `{"rate":1}`, nil)
+	ask(409, "POST", "/verify", "/verify", ``, nil)
+	ask(204, "DELETE", "/verify", "/verify", "", nil)
+	b.eventually("stopped", func() bool { ask(200, "GET", "/verify", "/verify", "", &report); return report.State == "stopped" })
+
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(b.indexer.Metrics())
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]float64{}
+	for _, f := range families {
+		found[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+	}
+	if v, ok := found["liverag_verify_missing"]; !ok || v != 0 || found["liverag_verify_orphaned"] != 1 || found["liverag_verify_repaired"] != 1 {
+		t.Errorf("metrics %v", found)
 	}
 }

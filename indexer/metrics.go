@@ -63,10 +63,33 @@ var families = []struct {
 	}},
 }
 
+// verifiedFamilies are what the last verification of a generation found; they are absent while there was none.
+var verifiedFamilies = []struct {
+	description *prometheus.Desc
+	value       func(v *Verified) float64
+}{
+	{verifiedDesc("missing", "Documents of the log that the generation lacked when it was last verified, repaired ones included."), func(v *Verified) float64 { return float64(v.Missing) }},
+	{verifiedDesc("stale", "Documents that it held at another version than the log's newest."), func(v *Verified) float64 { return float64(v.Stale) }},
+	{verifiedDesc("orphaned", "Documents that it held and the log does not."), func(v *Verified) float64 { return float64(v.Orphaned) }},
+	{verifiedDesc("mixed", "Documents whose text or chunks were not those of their version."), func(v *Verified) float64 { return float64(v.Mixed) }},
+	{verifiedDesc("bad_vector", "Documents with a vector that the model can't have made."), func(v *Verified) float64 { return float64(v.BadVector) }},
+	{verifiedDesc("dead_lettered", "Documents served at an older version because their newest change is a dead letter."), func(v *Verified) float64 { return float64(v.DeadLettered) }},
+	{verifiedDesc("repaired", "Of the documents found wrong, those that were repaired."), func(v *Verified) float64 { return float64(v.Repaired) }},
+	{verifiedDesc("documents", "Documents that were compared."), func(v *Verified) float64 { return float64(v.Documents) }},
+	{verifiedDesc("began_timestamp_seconds", "When the last verification began."), func(v *Verified) float64 { return float64(v.Began.UnixMilli()) / 1e3 }},
+}
+
+func verifiedDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("liverag_verify_"+name, help, []string{"generation"}, nil)
+}
+
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
 	m.searchable.Describe(out)
 	for _, d := range m.descriptions {
 		out <- d
+	}
+	for i := range verifiedFamilies {
+		out <- verifiedFamilies[i].description
 	}
 }
 
@@ -77,6 +100,11 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for name, g := range m.indexer.generations {
 		for i, family := range families {
 			out <- prometheus.MustNewConstMetric(m.descriptions[i], family.kind, family.value(g), name)
+		}
+		if v := g.verified.Load(); v != nil {
+			for i := range verifiedFamilies {
+				out <- prometheus.MustNewConstMetric(verifiedFamilies[i].description, prometheus.GaugeValue, verifiedFamilies[i].value(v), name)
+			}
 		}
 	}
 }

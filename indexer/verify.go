@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -159,8 +160,8 @@ func (x *Indexer) Verify(ctx context.Context, v Verification, progress func(Veri
 	if v.memory == 0 {
 		v.memory = verifyMemory
 	}
-	if !(v.Sample > 0 && v.Sample <= 1) || v.Rate < 0 {
-		return Verified{}, fmt.Errorf("%w: sample is above 0 and at most 1, rate is not negative", ErrVerification)
+	if err := x.verifiable(v); err != nil {
+		return Verified{Generation: v.Generation}, err
 	}
 	g := x.lookup(v.Generation)
 	if g == nil {
@@ -187,6 +188,19 @@ func (x *Indexer) Verify(ctx context.Context, v Verification, progress func(Veri
 	report := r.report
 	g.verified.Store(&report)
 	return report, nil
+}
+
+// verifiable tells what is wrong with a verification before it begins.
+func (x *Indexer) verifiable(v Verification) error {
+	if !(v.Sample >= 0 && v.Sample <= 1) || v.Rate < 0 {
+		return fmt.Errorf("%w: sample is above 0 and at most 1, rate is not negative", ErrVerification)
+	}
+	g := x.lookup(cmp.Or(v.Generation, Live))
+	if g == nil {
+		return fmt.Errorf("%w: %s", ErrNotFound, v.Generation)
+	}
+	_, err := g.usable()
+	return err
 }
 
 // compareSlice compares the documents of the present slice; if they are too many it takes half of them and leaves the others for later.
