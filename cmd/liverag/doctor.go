@@ -24,12 +24,16 @@ func doctorVerb() verb {
 	return verb{
 		name: "doctor", group: groupCare,
 		summary: "Look at everything that liverag needs here, and say what to do about what is wrong",
-		about: `Looks at the configuration, the machine, the data directory, the address, the running server and its freshness, Kafka and the clock. Each line is ok, warn or FAIL, with what to do. The exit code is 1 if anything FAILs.
+		about: `Looks at the configuration, the machine, the data directory, the address, the running server and its freshness, the model, Kafka, Milvus and the clock. Each line is ok, warn or FAIL, with what to do. The exit code is 1 if anything FAILs.
+
+The model embeds one sentence, which an endpoint may charge for. Of Milvus it says which version it is, what that can't do, and which collections are the corpus'.
 
 It changes nothing, except that a Kafka topic of ours that is missing beside an existing corpus is created.`,
 		examples: []example{
 			{"is everything all right here?", "liverag doctor"},
 			{"is the cluster reachable with these settings?", "LIVERAG_KAFKA_SASL_PASSWORD=… liverag doctor --config production.yaml"},
+			{"can this endpoint be the model?", "OPENAI_API_KEY=… liverag doctor --embedder openai/text-embedding-3-small"},
+			{"what can this Milvus do?", "liverag doctor --kafka broker:9092 --milvus milvus:19530"},
 			{"for a monitor", "liverag doctor --json | jq '.checks[] | select(.state != \"ok\")'"},
 		},
 		settings:  []string{"config", "data", "listen", "insecure_listen", "server", "corpus", "kafka.*", "milvus.*", "embedder", "openai.*", "documents.max_bytes", "log.max_bytes"},
@@ -74,8 +78,12 @@ func runDoctor(ctx context.Context, c *call) error {
 	if c.Settings != nil {
 		checks = append(checks, checkData(c.Config)...)
 		checks = append(checks, checkServer(ctx, c)...)
+		checks = append(checks, checkModel(ctx, c.Config))
 		if len(c.Config.Kafka.Brokers) > 0 {
 			checks = append(checks, checkKafka(ctx, c.Config))
+		}
+		if c.Config.Milvus.Address != "" {
+			checks = append(checks, checkMilvus(ctx, c.Config)...)
 		}
 	}
 	checks = append(checks, checkClock(time.Now(), readBuild().Time))

@@ -1,15 +1,25 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/mockprovider"
+	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/stream/kafka"
 )
 
@@ -153,6 +163,116 @@ func TestDoctorWithKafka(t *testing.T) {
 	refused := examine(t, exitFailed, sasl, args...)["kafka"]
 	if refused.State != stateFail || !strings.Contains(refused.Detail+refused.Do, "kafka.sasl") || strings.Contains(refused.Detail, "hunter2") {
 		t.Errorf("%+v", refused)
+	}
+}
+
+// TestDoctorWithAModel looks at each kind of model, and at endpoints that say no.
+func TestDoctorWithAModel(t *testing.T) {
+	t.Chdir(t.TempDir())
+	at := func(wantCode int, environ []string, args ...string) check {
+		t.Helper()
+		return examine(t, wantCode, environ, append([]string{"--listen", "127.0.0.1:0"}, args...)...)["model"]
+	}
+	expectCheck(t, at(exitDone, nil, "--embedder", "hash/64"), stateOK, "hash/64 counts words")
+	expectCheck(t, at(exitDone, nil, "--embedder", "local/static"), stateOK, "kernel "+simd.Kernel())
+	mini := at(exitDone, nil, "--embedder", "local/minilm")
+	if want := map[bool]string{true: stateWarn, false: stateOK}[simd.Kernel() == "go"]; mini.State != want || !strings.Contains(mini.Detail, "384 dimensions, inputs of at most 256 tokens") {
+		t.Errorf("%+v, want %s", mini, want)
+	}
+	expectCheck(t, at(exitFailed, nil, "--embedder", "local/none"), stateFail, "local/none")
+	expectCheck(t, at(exitFailed, nil, "--embedder", "nobody/knows"), stateFail, "unknown provider")
+
+	provider, err := mockprovider.New(mockprovider.Config{
+		Vectors: func(ctx context.Context, dim int, inputs []string) ([][]float32, error) {
+			return embedder.NewHash(dim).Embed(ctx, embedder.Index, inputs)
+		},
+		Dim: 96, Key: "hunter2", Models: []string{"good"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(provider)
+	defer s.Close()
+	key := []string{"OPENAI_API_KEY=hunter2"}
+	base := []string{"--embedder", "openai/good", "--openai-base-url", s.URL + "/v1"}
+	expectCheck(t, at(exitDone, key, append(base, "--openai.max_input", "512", "--openai.max_batch", "16")...), stateOK, "96 dimensions, inputs of at most 512 tokens, at most 16 inputs a request")
+	for name, c := range map[string]struct {
+		environ []string
+		args    []string
+		detail  string
+		do      string
+	}{
+		"wrong key":     {[]string{"OPENAI_API_KEY=sesame"}, base, "401", "OPENAI_API_KEY"},
+		"unknown model": {key, []string{"--embedder", "openai/bad", "--openai-base-url", s.URL + "/v1"}, "404", "openai.base_url"},
+		"no such path":  {key, []string{"--embedder", "openai/good", "--openai-base-url", s.URL + "/v9"}, "404", "openai.base_url"},
+		"nobody there":  {key, []string{"--embedder", "openai/good", "--openai-base-url", "http://127.0.0.1:1/v1"}, "127.0.0.1:1", "openai.base_url"},
+	} {
+		got := at(exitFailed, c.environ, c.args...)
+		if got.State != stateFail || !strings.Contains(got.Detail, c.detail) || !strings.Contains(got.Do, c.do) || strings.Contains(got.Detail, "sesame") {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// TestDoctorWithAMilvusThatSaysNo meets a closed port, a server that is none, and one that refuses the login.
+func TestDoctorWithAMilvusThatSaysNo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	refusing := func(refusal error) string {
+		t.Helper()
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := grpc.NewServer(grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return refusal }))
+		go func() { _ = s.Serve(listener) }()
+		t.Cleanup(s.Stop)
+		return listener.Addr().String()
+	}
+	page := httptest.NewServer(http.NotFoundHandler())
+	defer page.Close()
+	brokers := startBroker(t).address
+	login := []string{"LIVERAG_MILVUS_USER=root", "LIVERAG_MILVUS_PASSWORD=hunter2"}
+	for name, c := range map[string]struct {
+		environ     []string
+		address, do string
+	}{
+		"closed port": {nil, "127.0.0.1:1", "milvus.address"},
+		"a web page":  {nil, page.Listener.Addr().String(), "milvus.address"},
+		"wrong login": {login, refusing(status.Error(codes.Unauthenticated, "auth check failure")), "milvus.password"},
+		"no rights":   {login, refusing(status.Error(codes.PermissionDenied, "privilege not permitted")), "milvus.password"},
+		"confused":    {nil, refusing(status.Error(codes.Internal, "panic")), "own log"},
+	} {
+		checks := examine(t, exitFailed, c.environ, "--listen", "127.0.0.1:0", "--embedder", "hash/64", "--kafka", brokers, "--milvus", c.address)
+		got := checks["milvus"]
+		if got.State != stateFail || !strings.Contains(got.Detail, c.address) || !strings.Contains(got.Do, c.do) || strings.Contains(got.Detail, "hunter2") {
+			t.Errorf("%s: %+v", name, got)
+		}
+		expectCheck(t, checks["kafka"], stateOK, brokers)
+	}
+}
+
+// TestDoctorWithAMilvus looks at real servers, before and after there is something of the corpus.
+func TestDoctorWithAMilvus(t *testing.T) {
+	for kind, variable := range map[string]string{"full": "MILVUS_FULL", "lite": "MILVUS_LITE"} {
+		t.Run(kind, func(t *testing.T) {
+			c := needCluster(t, variable, kind)
+			t.Chdir(t.TempDir())
+			look := func() map[string]check {
+				return examine(t, exitDone, nil, "--listen", "127.0.0.1:0", "--embedder", "hash/64", "--kafka", c.brokers, "--milvus", c.milvus, "--corpus", c.corpus)
+			}
+			expectCheck(t, look()["milvus"], stateOK, "no collection of corpus "+c.corpus)
+			p := c.start("serve")
+			name := p.live().Name
+			p.stop()
+			checks := look()
+			expectCheck(t, checks["milvus"], stateOK, "liverag_"+c.corpus+"_"+name)
+			expectCheck(t, checks["kafka"], stateOK, c.corpus+" has ")
+			if kind == "full" {
+				expectCheck(t, checks["limits"], stateWarn, "only dense search")
+			} else if _, found := checks["limits"]; found && checks["limits"].State != stateOK {
+				t.Errorf("%+v", checks["limits"])
+			}
+		})
 	}
 }
 
