@@ -94,7 +94,7 @@ type Indexer struct {
 	running   chan struct{}   // closed when Run has started
 	answering chan struct{}   // closed when there is a live generation
 
-	follows sync.Mutex // one follow at a time
+	follows baton // one follow at a time
 	mu      sync.Mutex
 	current int64 // sequence of the control value that was followed last
 	control control
@@ -123,6 +123,7 @@ func New(config Config) *Indexer {
 		hub:         newHub(),
 		running:     make(chan struct{}),
 		answering:   make(chan struct{}),
+		follows:     newBaton(),
 		generations: make(map[string]*generation),
 		changed:     make(chan struct{}),
 		current:     -1,
@@ -229,8 +230,10 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	x.follows.Lock()
-	defer x.follows.Unlock()
+	if err := x.follows.take(ctx); err != nil {
+		return err
+	}
+	defer x.follows.give()
 	x.mu.Lock()
 	if sequence <= x.current {
 		x.mu.Unlock()

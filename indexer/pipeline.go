@@ -59,7 +59,7 @@ type pipeline struct {
 	room     chan struct{} // signalled when inFlight shrinks
 	stopping bool
 
-	applyMu sync.Mutex // held while a write is under way
+	writing baton // held while a write is under way
 	out     chan *task
 	unseen  chan []*task // written, and not visible yet
 }
@@ -117,6 +117,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 	p.owned = make(map[int32]uint64)
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
+	p.writing = newBaton()
 	p.unseen = make(chan []*task, 64)
 
 	from := stream.From{Group: p.group}
@@ -185,7 +186,9 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			return fmt.Errorf("read log: %w", err)
 		}
 		if len(batch.Lost) > 0 || len(batch.Revoked) > 0 {
-			p.disown(slices.Concat(batch.Lost, batch.Revoked))
+			if err := p.disown(ctx, slices.Concat(batch.Lost, batch.Revoked)); err != nil {
+				return err
+			}
 			if len(batch.Revoked) > 0 && p.group != "" {
 				p.commitNow(ctx, source, batch.Revoked...)
 			}
@@ -253,14 +256,17 @@ func (p *pipeline) own(at stream.Position) {
 }
 
 // disown returns when no write of the partitions is under way and none will begin.
-func (p *pipeline) disown(partitions []int32) {
+func (p *pipeline) disown(ctx context.Context, partitions []int32) error {
 	p.mu.Lock()
 	for _, id := range partitions {
 		delete(p.owned, id)
 	}
 	p.mu.Unlock()
-	p.applyMu.Lock() // waits for the write in flight
-	defer p.applyMu.Unlock()
+	if err := p.writing.take(ctx); err != nil { // waits for the write in flight
+		return err
+	}
+	p.writing.give()
+	return nil
 }
 
 func (p *pipeline) ownedPartitions() []int32 {
@@ -733,8 +739,10 @@ func (p *pipeline) apply(ctx context.Context) error {
 
 // write applies tasks and lets their documents' next changes through.
 func (p *pipeline) write(ctx context.Context, batch []*task) error {
-	p.applyMu.Lock()
-	defer p.applyMu.Unlock()
+	if err := p.writing.take(ctx); err != nil {
+		return err
+	}
+	defer p.writing.give()
 	owned, positions := p.stillOwned(batch)
 	var w vectordb.Write
 	for _, t := range owned {
@@ -758,7 +766,7 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 	return p.shown(ctx, batch, owned, positions)
 }
 
-// shown settles what was written, now or as soon as the store shows it. It is called while applyMu is held.
+// shown settles what was written, now or as soon as the store shows it. It is called while writing is held.
 func (p *pipeline) shown(ctx context.Context, batch, owned []*task, positions []stream.Position) error {
 	if p.delayed == nil {
 		p.settle(batch, owned, positions)
@@ -793,10 +801,12 @@ func (p *pipeline) show(ctx context.Context) error {
 		if err := p.persist(ctx, "wait until the store shows what was written", func() error { return p.delayed.Visible(ctx, p.generation) }); err != nil {
 			return err
 		}
-		p.applyMu.Lock()
+		if err := p.writing.take(ctx); err != nil {
+			return err
+		}
 		owned, positions := p.stillOwned(batch)
 		p.settle(batch, owned, positions)
-		p.applyMu.Unlock()
+		p.writing.give()
 	}
 }
 
