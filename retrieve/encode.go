@@ -119,7 +119,7 @@ func appendAbout(b []byte, r *vectordb.Revision) []byte {
 }
 
 // appendDocument appends a revision as GET /documents/{id} sends it.
-func appendDocument(b []byte, r *vectordb.Revision, generation string) []byte {
+func appendDocument(b []byte, r *vectordb.Revision, generation string, pending *Pending) []byte {
 	id := vectordb.DocumentID(r.Key)
 	b = append(b, `{"id":`...)
 	b = appendString(b, id)
@@ -130,6 +130,16 @@ func appendDocument(b []byte, r *vectordb.Revision, generation string) []byte {
 	b = appendAbout(b, r)
 	b = append(b, `,"generation":`...)
 	b = appendString(b, generation)
+	if pending != nil {
+		b = append(b, `,"pending":{"version":`...)
+		b = strconv.AppendInt(b, pending.Version, 10)
+		for _, member := range [][2]string{{"code", pending.Code}, {"detail", pending.Detail}, {"dead_letter", pending.DeadLetter}} {
+			b = append(b, ',', '"')
+			b = append(append(b, member[0]...), '"', ':')
+			b = appendString(b, member[1])
+		}
+		b = append(b, '}')
+	}
 	b = append(b, `,"text":`...)
 	b = appendString(b, r.Text)
 	b = append(b, `,"chunks":[`...)

@@ -162,7 +162,11 @@ func (r *Retriever) document(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	var pending *Pending
+	if r.config.Rejected != nil {
+		pending = r.config.Rejected(c.Request().Context(), generation, rev.Key, rev.Version)
+	}
 	b := buffers.Get().(*[]byte)
-	*b = append(appendDocument((*b)[:0], rev, generation), '\n')
+	*b = append(appendDocument((*b)[:0], rev, generation, pending), '\n')
 	return send(c, b)
 }

@@ -1,9 +1,12 @@
 package retrieve
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -19,6 +22,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/httpd"
+	"github.com/liverag/liverag/internal/httpd/httpdtest"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -393,6 +398,40 @@ func TestFusionOfTheGeneration(t *testing.T) {
 	}
 	n.fusion = RRF{RRFConstant, 1, 1}
 	if w := ask(serve(t, s, n), "GET", "/retrieve?q=refunds&explain=1", ""); !strings.Contains(w.Body.String(), `"fusion":"rrf(60,1,1)"`) {
+		t.Errorf("got %s", w.Body)
+	}
+}
+
+// A document whose newest change can't be indexed says so, and what is served of it.
+func TestDocumentWithADeadLetter(t *testing.T) {
+	s, n := newTiny()
+	asked := ""
+	r := New(Config{Store: s, Resolver: n, Follower: n, Rejected: func(_ context.Context, generation, key string, holds int64) *Pending {
+		asked = fmt.Sprint(generation, " ", key, " ", holds)
+		if key != "kb/refunds.md" {
+			return nil
+		}
+		return &Pending{Version: holds + 3, Code: "input_too_long", Detail: "chunk 2 is \"long\"", DeadLetter: "1-17"}
+	}})
+	e := echo.New()
+	r.Routes(e)
+	spec := httpdtest.Load(t, httpd.OpenAPI())
+	w := spec.Ask(t, e, httptest.NewRequest("GET", "/documents/kb/refunds.md", nil), "/documents/{id}")
+	var got struct {
+		Version    int64
+		Generation string
+		Pending    map[string]any
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]any{"version": float64(got.Version + 3), "code": "input_too_long", "detail": "chunk 2 is \"long\"", "dead_letter": "1-17"}; !maps.Equal(got.Pending, want) {
+		t.Errorf("pending %v, want %v", got.Pending, want)
+	}
+	if want := fmt.Sprint(got.Generation, " kb/refunds.md ", got.Version); asked != want {
+		t.Errorf("asked for %s, want %s", asked, want)
+	}
+	if w := spec.Ask(t, e, httptest.NewRequest("GET", "/documents/odd%20id/%C3%A4%252F", nil), "/documents/{id}"); strings.Contains(w.Body.String(), "pending") {
 		t.Errorf("got %s", w.Body)
 	}
 }

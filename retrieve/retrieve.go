@@ -71,6 +71,15 @@ type Freshness struct {
 	Pending int
 }
 
+// Pending is a document's newest change, which can't be indexed: an older version is served on.
+type Pending struct {
+	Version int64
+	// Code and Detail say why it can't.
+	Code, Detail string
+	// DeadLetter is the id of its dead letter.
+	DeadLetter string
+}
+
 // ErrTokenUnknown: a token is of another log, or is none.
 var ErrTokenUnknown = errors.New("token is of another log, or is none")
 
@@ -185,6 +194,8 @@ type Config struct {
 	Follower Follower
 	// Fusion merges the legs of a hybrid query in generations that have none of their own. Defaults to DefaultFusion.
 	Fusion Fusion
+	// Rejected tells of a change of the document above the version that the generation holds which it can't index; nil: there is none. Defaults to knowing of none.
+	Rejected func(ctx context.Context, generation, key string, holds int64) *Pending
 	// Metrics, if set, gets the histogram liverag_retrieve_seconds. Defaults to none.
 	Metrics prometheus.Registerer
 }

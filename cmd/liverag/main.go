@@ -107,6 +107,8 @@ func verbs() []verb {
 		promoteVerb(),
 		rollbackVerb(),
 		dropVerb(),
+		verifyVerb(),
+		dlqVerb(),
 		doctorVerb(),
 		benchVerb(),
 		mockProviderVerb(),

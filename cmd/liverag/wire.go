@@ -99,7 +99,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		Logger: logger,
 	})
 	s.metrics.MustRegister(s.indexer.Metrics())
-	s.retriever = retrieve.New(retrieve.Config{Store: answering{s.store}, Resolver: s, Follower: s, Metrics: s.metrics})
+	s.retriever = retrieve.New(retrieve.Config{Store: answering{s.store}, Resolver: s, Follower: s, Rejected: s.rejected, Metrics: s.metrics})
 	return s, nil
 }
 
@@ -374,6 +374,15 @@ func (s *system) Resolve(name string) (retrieve.Target, error) {
 		t.Alias = name
 	}
 	return t, nil
+}
+
+// rejected tells of a document's newest change if it is a dead letter.
+func (s *system) rejected(ctx context.Context, generation, key string, holds int64) *retrieve.Pending {
+	r := s.indexer.Rejected(ctx, generation, key, holds)
+	if r == nil {
+		return nil
+	}
+	return &retrieve.Pending{Version: r.Version, Code: r.Problem.Code, Detail: r.Problem.Detail, DeadLetter: r.Letter}
 }
 
 // Status tells how fresh a generation is. It implements retrieve.Follower.
