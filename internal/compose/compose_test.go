@@ -67,26 +67,115 @@ func service(t *testing.T, p *types.Project, name string) types.ServiceConfig {
 	return s
 }
 
+// ours are the services that run the program.
+func ours(t *testing.T, p *types.Project) []types.ServiceConfig {
+	t.Helper()
+	return []types.ServiceConfig{service(t, p, "serve"), service(t, p, "index")}
+}
+
+// environment returns a variable of a service, which must be there.
+func environment(t *testing.T, s types.ServiceConfig, name string) string {
+	t.Helper()
+	v, ok := s.Environment[name]
+	if !ok || v == nil {
+		t.Fatalf("%s lacks %s", s.Name, name)
+	}
+	return *v
+}
+
 func TestServices(t *testing.T) {
 	p := load(t)
-	if got := p.ServiceNames(); !slices.Equal(got, []string{"kafka", "liverag"}) {
+	got := p.ServiceNames()
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"etcd", "index", "kafka", "milvus", "minio", "serve"}) {
 		t.Errorf("services: %v", got)
 	}
-	kafka, liverag := service(t, p, "kafka"), service(t, p, "liverag")
-
 	// The broker that is shipped is the one that the tests run against.
-	if want := "apache/kafka:" + find(t, ".ci/kafka", `(?m)^version=(\S+)`); kafka.Image != want {
+	if kafka, want := service(t, p, "kafka"), "apache/kafka:"+find(t, ".ci/kafka", `(?m)^version=(\S+)`); kafka.Image != want {
 		t.Errorf("kafka's image is %s; the tests run against %s", kafka.Image, want)
 	}
-	if liverag.Image != "" || liverag.Build == nil || !sameDir(t, liverag.Build.Context, root) || liverag.Build.Dockerfile != "Dockerfile" {
-		t.Errorf("liverag is not built from this directory's Dockerfile: image %q, build %+v", liverag.Image, liverag.Build)
+	for _, s := range ours(t, p) {
+		if s.Image != "" || s.Build == nil || !sameDir(t, s.Build.Context, root) || s.Build.Dockerfile != "Dockerfile" {
+			t.Errorf("%s is not built from this directory's Dockerfile: image %q, build %+v", s.Name, s.Image, s.Build)
+		}
+		if len(s.Command) == 0 || s.Command[0] != s.Name {
+			t.Errorf("%s runs %v", s.Name, s.Command)
+		}
 	}
+	if d := service(t, p, "index").Deploy; d == nil || d.Replicas == nil || *d.Replicas != 2 {
+		t.Errorf("index is to run twice: %+v", d)
+	}
+	for name, needs := range map[string][]string{"serve": {"kafka", "milvus"}, "index": {"kafka", "milvus"}, "milvus": {"etcd", "minio"}} {
+		s := service(t, p, name)
+		for _, needed := range needs {
+			if d, ok := s.DependsOn[needed]; !ok || d.Condition != types.ServiceConditionHealthy {
+				t.Errorf("%s starts before %s is healthy: %+v", name, needed, s.DependsOn)
+			}
+		}
+	}
+	for name, s := range p.Services {
+		if h := s.HealthCheck; h == nil || h.Disable || len(h.Test) < 2 || h.Test[0] == "NONE" || h.Retries == nil || h.Interval == nil || h.Timeout == nil {
+			t.Errorf("%s' health is not checked in a bounded time: %+v", name, h)
+		}
+		if s.Build == nil && !regexp.MustCompile(`^[a-z0-9]+/[a-z0-9]+:[A-Za-z]*[.0-9][A-Za-z0-9.-]*$`).MatchString(s.Image) {
+			t.Errorf("%s' image is %s: neither a host nor a tag that moves", name, s.Image)
+		}
+	}
+}
 
-	if d, ok := liverag.DependsOn["kafka"]; !ok || d.Condition != types.ServiceConditionHealthy {
-		t.Errorf("liverag starts before kafka is healthy: %+v", liverag.DependsOn)
+// TestHealthOfTheProgram reads what asks the program for its health as the program does.
+func TestHealthOfTheProgram(t *testing.T) {
+	for _, s := range ours(t, load(t)) {
+		if len(s.HealthCheck.Test) < 3 || s.HealthCheck.Test[0] != "CMD" || s.HealthCheck.Test[1] != "/liverag" {
+			t.Fatalf("%s is asked by %v", s.Name, s.HealthCheck.Test)
+		}
+		_, port, err := net.SplitHostPort(flags(t, s.Command)["listen"])
+		if asked := flags(t, s.HealthCheck.Test[2:])["server"]; err != nil || asked != "http://127.0.0.1:"+port {
+			t.Errorf("%s listens on %s and is asked at %s: %v", s.Name, port, asked, err)
+		}
 	}
-	if h := kafka.HealthCheck; h == nil || h.Disable || len(h.Test) < 2 || h.Test[0] == "NONE" || h.Retries == nil || h.Interval == nil || h.Timeout == nil {
-		t.Errorf("kafka's health is not checked in a bounded time: %+v", h)
+}
+
+// TestMilvusIsFound holds the addresses to the names and ports of who listens there, and the version to what the store needs.
+func TestMilvusIsFound(t *testing.T) {
+	p := load(t)
+	milvus, etcd, minio := service(t, p, "milvus"), service(t, p, "etcd"), service(t, p, "minio")
+	for _, s := range ours(t, p) {
+		if got := flags(t, s.Command)["milvus"]; got != "milvus:19530" {
+			t.Errorf("%s looks for Milvus at %s", s.Name, got)
+		}
+	}
+	if len(milvus.Ports) != 1 || milvus.Ports[0].Target != 19530 {
+		t.Errorf("milvus publishes %+v", milvus.Ports)
+	}
+	at := environment(t, milvus, "ETCD_ENDPOINTS")
+	listeners := addresses(t, strings.ReplaceAll(environment(t, etcd, "ETCD_LISTEN_CLIENT_URLS"), "http://", "client://"))
+	if advertised := environment(t, etcd, "ETCD_ADVERTISE_CLIENT_URLS"); advertised != "http://"+at || at != etcd.Name+":"+listeners["client"].port {
+		t.Errorf("milvus looks for etcd at %s; it is advertised at %s and listens on %+v", at, advertised, listeners)
+	}
+	if dir := environment(t, etcd, "ETCD_DATA_DIR"); !mounted(etcd, dir) {
+		t.Errorf("etcd writes to %s, which is in no volume", dir)
+	}
+	if at := environment(t, milvus, "MINIO_ADDRESS"); at != minio.Name+":9000" {
+		t.Errorf("milvus looks for the object store at %s", at)
+	}
+	if len(minio.Command) != 2 || minio.Command[0] != "server" || !mounted(minio, minio.Command[1]) {
+		t.Errorf("minio runs %v, which writes to no volume", minio.Command)
+	}
+	for theirs, its := range map[string]string{"MINIO_ACCESS_KEY_ID": "MINIO_ROOT_USER", "MINIO_SECRET_ACCESS_KEY": "MINIO_ROOT_PASSWORD"} {
+		if environment(t, milvus, theirs) != environment(t, minio, its) {
+			t.Errorf("milvus' %s is not minio's %s", theirs, its)
+		}
+	}
+	version := regexp.MustCompile(`^milvusdb/milvus:v2\.(\d+)\.\d+$`).FindStringSubmatch(milvus.Image)
+	if version == nil {
+		t.Fatalf("milvus' image is %s", milvus.Image)
+	}
+	if minor, err := strconv.Atoi(version[1]); err != nil || minor < 4 {
+		t.Errorf("%s has no sparse vectors", milvus.Image)
+	}
+	if !slices.Equal(milvus.Command, []string{"milvus", "run", "standalone"}) {
+		t.Errorf("milvus runs %v", milvus.Command)
 	}
 }
 
@@ -107,8 +196,8 @@ func sameDir(t *testing.T, a, b string) bool {
 func TestPortsArePublishedHereOnly(t *testing.T) {
 	p := load(t)
 	for name, s := range p.Services {
-		if len(s.Ports) == 0 {
-			t.Errorf("%s publishes no port", name)
+		if wanted := slices.Contains([]string{"kafka", "milvus", "serve"}, name); wanted != (len(s.Ports) > 0) {
+			t.Errorf("%s publishes %d ports", name, len(s.Ports))
 		}
 		if s.NetworkMode != "" {
 			t.Errorf("%s has network_mode %s, which publishes everything", name, s.NetworkMode)
@@ -124,13 +213,7 @@ func TestPortsArePublishedHereOnly(t *testing.T) {
 func TestKafkaIsFound(t *testing.T) {
 	p := load(t)
 	kafka := service(t, p, "kafka")
-	env := func(name string) string {
-		v, ok := kafka.Environment[name]
-		if !ok || v == nil {
-			t.Fatalf("kafka lacks %s", name)
-		}
-		return *v
-	}
+	env := func(name string) string { return environment(t, kafka, name) }
 	listeners, advertised := addresses(t, env("KAFKA_LISTENERS")), addresses(t, env("KAFKA_ADVERTISED_LISTENERS"))
 	protocols := env("KAFKA_LISTENER_SECURITY_PROTOCOL_MAP")
 	for name := range listeners {
@@ -144,9 +227,11 @@ func TestKafkaIsFound(t *testing.T) {
 		}
 	}
 
-	inside := flags(t, service(t, p, "liverag").Command)["kafka"]
-	if a := advertised[env("KAFKA_INTER_BROKER_LISTENER_NAME")]; net.JoinHostPort(a.host, a.port) != inside || a.host != kafka.Name {
-		t.Errorf("liverag is told %q, and kafka advertises %+v", inside, a)
+	for _, s := range ours(t, p) {
+		inside := flags(t, s.Command)["kafka"]
+		if a := advertised[env("KAFKA_INTER_BROKER_LISTENER_NAME")]; net.JoinHostPort(a.host, a.port) != inside || a.host != kafka.Name {
+			t.Errorf("%s is told %q, and kafka advertises %+v", s.Name, inside, a)
+		}
 	}
 	for _, port := range kafka.Ports {
 		outside := address{port.HostIP, port.Published}
@@ -199,8 +284,9 @@ func mounted(s types.ServiceConfig, dir string) bool {
 func TestWhatIsWrittenIsKept(t *testing.T) {
 	p := load(t)
 	for name, s := range p.Services {
-		if len(s.Volumes) == 0 {
-			t.Errorf("%s has no volume", name)
+		// Two of one service can't share a volume: each has the one that the image asks for.
+		if named := len(s.Volumes) > 0; named == (name == "index") {
+			t.Errorf("%s has %d volumes of this file", name, len(s.Volumes))
 		}
 		for _, v := range s.Volumes {
 			if _, ok := p.Volumes[v.Source]; v.Type != types.VolumeTypeVolume || !ok || v.ReadOnly {
@@ -208,14 +294,15 @@ func TestWhatIsWrittenIsKept(t *testing.T) {
 			}
 		}
 	}
-	liverag := service(t, p, "liverag")
-	if dir := flags(t, liverag.Command)["data"]; !mounted(liverag, dir) {
-		t.Errorf("--data %q is in no volume", dir)
+	for _, s := range ours(t, p) {
+		if dir := flags(t, s.Command)["data"]; dir != find(t, "Dockerfile", `(?m)^VOLUME (\S+)$`) || s.Name != "index" && !mounted(s, dir) {
+			t.Errorf("%s: --data %q is in no volume", s.Name, dir)
+		}
 	}
 }
 
 func TestLiveragListensWhereItIsPublished(t *testing.T) {
-	liverag := service(t, load(t), "liverag")
+	liverag := service(t, load(t), "serve")
 	given := flags(t, liverag.Command)
 	host, port, err := net.SplitHostPort(given["listen"])
 	if err != nil {
