@@ -154,10 +154,29 @@ func (t *tour) compare(ctx context.Context, documents []demo.Document) (h holdin
 	return h, nil
 }
 
-// bring writes documents into the log, as a backfill: whoever edits or asks meanwhile goes first.
-func (t *tour) bring(ctx context.Context, documents []demo.Document) (brought, error) {
-	b := brought{documents: len(documents), before: t.live(), begun: time.Now()}
-	for batch := range slices.Chunk(documents, 32) {
+// bring has documents indexed, and shows how it goes on until all of them are searchable. It is a backfill: whoever edits or asks meanwhile goes first.
+func (t *tour) bring(ctx context.Context, documents []demo.Document) error {
+	if len(documents) == 0 {
+		return nil
+	}
+	before, begun := t.live(), time.Now()
+	about := int64(0) // chunks, if something is known of them
+	if held := textBytes(t.documents); held > 0 {
+		about = before.Progress.Chunks * int64(textBytes(documents)) / int64(held)
+	}
+	report := t.report(ctx, before, len(documents), about)
+	defer report.stop()
+	// A model takes what is there by turns, so that nothing is complete until nearly all is. With a little at a time it is document after document.
+	var receipts []stream.Receipt
+	wait := func(left int) error {
+		for ; len(receipts) > left; receipts = receipts[1:] {
+			if err := t.system.indexer.WaitApplied(ctx, indexer.Live, receipts[0].Positions); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for batch := range slices.Chunk(documents, 16) {
 		changes := make([]stream.Change, len(batch))
 		for i, d := range batch {
 			changes[i] = upsertOf(d)
@@ -165,51 +184,26 @@ func (t *tour) bring(ctx context.Context, documents []demo.Document) (brought, e
 		}
 		receipt, err := t.system.log.Append(ctx, changes...)
 		if err != nil {
-			return b, err
+			return err
 		}
-		b.receipts = append(b.receipts, receipt)
-	}
-	if share := textBytes(t.documents); b.before.Progress.Chunks > 0 && share > 0 {
-		b.chunks = b.before.Progress.Chunks * int64(textBytes(documents)) / int64(share)
-	}
-	return b, nil
-}
-
-// brought is documents that are in the log.
-type brought struct {
-	documents int
-	receipts  []stream.Receipt
-	before    indexer.Info
-	chunks    int64 // about so many; 0 if nothing is known
-	begun     time.Time
-}
-
-// await waits until all that was brought is searchable, and shows how it goes on.
-func (t *tour) await(ctx context.Context, b brought) error {
-	if b.documents == 0 {
-		return nil
-	}
-	report := t.report(ctx, b)
-	defer report.stop()
-	for _, r := range b.receipts {
-		if err := t.system.indexer.WaitApplied(ctx, indexer.Live, r.Positions); err != nil {
+		receipts = append(receipts, receipt)
+		if err := wait(2); err != nil {
 			return err
 		}
 	}
+	if err := wait(0); err != nil {
+		return err
+	}
 	report.stop()
-	done, before := t.live().Progress, b.before.Progress
-	t.out.Printf("  %s, %s, %s tokens embedded by %s in %s. Questions were answered all the while.\n", count(b.documents, "document"),
-		count(done.ChunksEmbedded-before.ChunksEmbedded, "chunk"), thousands(done.TokensEmbedded-before.TokensEmbedded), b.before.Recipe.Embedder.Model, short(time.Since(b.begun)))
+	done := t.live().Progress
+	t.out.Printf("  %s, %s, %s tokens embedded by %s in %s. Questions were answered all the while.\n", count(len(documents), "document"),
+		count(done.ChunksEmbedded-before.Progress.ChunksEmbedded, "chunk"), thousands(done.TokensEmbedded-before.Progress.TokensEmbedded), before.Recipe.Embedder.Model, short(time.Since(begun)))
 	return nil
 }
 
 // again is for a data directory that has had the tour: what is missing is brought, and a comparison that was interrupted is made.
 func (t *tour) again(ctx context.Context, held holding, all []indexer.Info) error {
-	edits, err := t.bring(ctx, held.edited)
-	if err != nil {
-		return err
-	}
-	if err := t.await(ctx, edits); err != nil {
+	if err := t.bring(ctx, held.edited); err != nil {
 		return err
 	}
 	t.documents = slices.DeleteFunc(slices.Clone(t.corpus), func(d demo.Document) bool {
@@ -235,27 +229,19 @@ func (t *tour) finish(ctx context.Context, rest []demo.Document) error {
 		printNext(t.out, t.base, t.question())
 		return nil
 	}
-	b, err := t.bring(ctx, rest)
-	if err != nil {
-		return err
-	}
 	about := ""
-	if t.embedding > 0 && b.before.Recipe.Embedder.Model == local.MiniLMName {
+	if t.embedding > 0 && t.live().Recipe.Embedder.Model == local.MiniLMName {
 		about = fmt.Sprintf(", in about %s", short(t.takes(rest)))
 	}
 	t.out.Printf("\nThe rest of the corpus follows: %s%s. What you change or ask goes first.\n", count(len(rest), "document"), about)
 	printNext(t.out, t.base, t.question())
-	return t.await(ctx, b)
+	return t.bring(ctx, rest)
 }
 
 // index is the demo without the tour.
 func (t *tour) index(ctx context.Context) error {
 	second, behind := t.second(t.live().Recipe)
-	b, err := t.bring(ctx, t.documents)
-	if err != nil {
-		return err
-	}
-	if err := t.await(ctx, b); err != nil {
+	if err := t.bring(ctx, t.documents); err != nil {
 		return err
 	}
 	printNext(t.out, t.base, t.question())
@@ -298,11 +284,7 @@ func (t *tour) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := t.bring(ctx, slices.Concat(held.edited, held.unknown))
-	if err != nil {
-		return err
-	}
-	if err := t.await(ctx, b); err != nil {
+	if err := t.bring(ctx, slices.Concat(held.edited, held.unknown)); err != nil {
 		return err
 	}
 	if err := t.ask(ctx, t.question(), fmt.Sprintf("%s after the start, ", short(time.Since(t.begun)))); err != nil {
@@ -510,9 +492,9 @@ func (t *tour) putBack(ctx context.Context, edits []demo.Edit) (stream.Receipt, 
 	return t.system.log.Append(ctx, changes...)
 }
 
-// report shows how indexing goes on, until it is stopped.
-func (t *tour) report(ctx context.Context, b brought) *progressReport {
-	before := b.before.Progress
+// report shows how the indexing of so many documents, of about so many chunks (0: nobody knows), goes on until it is stopped.
+func (t *tour) report(ctx context.Context, live indexer.Info, documents int, about int64) *progressReport {
+	before, begun := live.Progress, time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	r := &progressReport{cancel: cancel, ended: make(chan struct{})}
 	go func() {
@@ -527,12 +509,12 @@ func (t *tour) report(ctx context.Context, b brought) *progressReport {
 			}
 			p := t.live().Progress
 			done := p.ChunksEmbedded + p.ChunksReused - before.ChunksEmbedded - before.ChunksReused
-			documents := max(0, p.Documents-before.Documents) // those that were there are not counted
+			complete := max(0, p.Documents-before.Documents) // those that were there are not counted
 			eta := ""
-			if elapsed := time.Since(b.begun); elapsed > time.Second && done > 0 && done < b.chunks {
-				eta = " · ETA " + short((elapsed * time.Duration(b.chunks-done) / time.Duration(done)).Round(time.Second))
+			if elapsed := time.Since(begun); elapsed > time.Second && done > 0 && done < about {
+				eta = " · ETA " + short((elapsed * time.Duration(about-done) / time.Duration(done)).Round(time.Second))
 			}
-			line := fmt.Sprintf("  %d of %s · %s · %s tokens%s", documents, count(b.documents, "document"), count(done, "chunk"),
+			line := fmt.Sprintf("  %d of %s · %s · %s tokens%s", complete, count(documents, "document"), count(done, "chunk"),
 				thousands(p.TokensEmbedded-before.TokensEmbedded), eta)
 			switch {
 			case t.out.Watched:

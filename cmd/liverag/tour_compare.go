@@ -93,54 +93,43 @@ func (t *tour) plan(ctx context.Context) (rest []demo.Document, second vectordb.
 	return rest, second, nil
 }
 
-// speedLasts is how long speed takes, unless a few chunks take longer.
-const speedLasts = 200 * time.Millisecond
+// speedLasts is about how long speed takes, unless two chunks take longer.
+const speedLasts = 250 * time.Millisecond
 
 // speed measures how many bytes of documents a second a model embeds, on chunks from all over the corpus.
 func speed(ctx context.Context, documents []demo.Document, cut chunker.Chunker, model embedder.Embedder) (float64, error) {
 	const (
 		stride      = 61 // no divisor of the corpus' size: neighbours are alike
 		perDocument = 4
+		least, most = 2, 128 // chunks in a call
 	)
 	var inputs []string
 	var sizes []int
-	next := 0
-	more := func(n int) {
-		for ; len(inputs) < n && next < len(documents); next++ {
-			d := documents[next*stride%len(documents)]
-			chunks := cut.Split(stream.TextMarkdown, d.Text)
-			for i := 0; i < len(chunks); i += max(1, len(chunks)/perDocument) {
-				c := chunks[i]
-				inputs = append(inputs, c.Context+"\n"+d.Text[c.Start:c.End])
-				sizes = append(sizes, c.End-c.Start)
-			}
+	for i := 0; i < len(documents) && len(inputs) < least+most; i++ {
+		d := documents[i*stride%len(documents)]
+		chunks := cut.Split(stream.TextMarkdown, d.Text)
+		for c := range slices.Chunk(chunks, max(1, len(chunks)/perDocument)) {
+			inputs = append(inputs, c[0].Context+"\n"+d.Text[c[0].Start:c[0].End])
+			sizes = append(sizes, c[0].End-c[0].Start)
 		}
 	}
-	bytes, at := 0, 0
+	if len(inputs) == 0 {
+		return 0, errors.New("there is nothing to measure the model's speed on")
+	}
+	// The first call has the weights read into memory, and tells how large the one that counts may be: it is a single one, so that all processors are busy to its end.
+	var bytes int
 	var took time.Duration
-	for n := 2; took < speedLasts; n = min(2*n, 16) {
-		more(at + n)
-		n = min(n, len(inputs)-at)
-		if n == 0 {
-			break
-		}
+	for n := least; len(inputs) > 0 && took < speedLasts/2; n = int(float64(n) * float64(speedLasts) / float64(took+1)) {
+		n = min(max(n, least), most, len(inputs))
 		begun := time.Now()
-		if _, err := model.Embed(ctx, embedder.Index, inputs[at:at+n]); err != nil {
+		if _, err := model.Embed(ctx, embedder.Index, inputs[:n]); err != nil {
 			return 0, err
 		}
-		elapsed := time.Since(begun)
-		size := 0
-		for _, s := range sizes[at : at+n] {
-			size += s
+		bytes, took = 0, max(time.Since(begun), 1)
+		for _, size := range sizes[:n] {
+			bytes += size
 		}
-		at += n
-		if n <= 2 && elapsed < speedLasts {
-			continue // the first call has the weights read into memory
-		}
-		bytes, took = bytes+size, took+elapsed
-	}
-	if took == 0 {
-		return 0, errors.New("there is nothing to measure the model's speed on")
+		inputs, sizes = inputs[n:], sizes[n:]
 	}
 	// What is beside it, such as edits and the store, takes a tenth.
 	return .9 * float64(bytes) / took.Seconds(), nil
