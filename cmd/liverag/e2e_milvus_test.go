@@ -215,7 +215,7 @@ func TestSharedStore(t *testing.T) {
 			c.holds(two, first, texts)
 
 			// Another generation is built by whoever indexes, and all who answer move to it and back.
-			two.replay("small", map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": 40}})
+			two.replay("small", map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": 100}})
 			one.must(nil, "POST", "/generations/small/promote", nil)
 			until(t, "seen by the other process", func() bool { return two.ask("refunds", nil).Generation.Name == "small" })
 			c.holds(one, "small", texts)
