@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/vectordb"
@@ -42,15 +40,14 @@ func TestAStoreThatDoesNotAnswer(t *testing.T) {
 		status int
 		code   string
 	}{
-		"refused":        {fmt.Errorf("search: %w", status.Error(codes.Unavailable, "connection refused")), http.StatusServiceUnavailable, "store_unavailable"},
-		"too slow":       {fmt.Errorf("search: %w", status.Error(codes.DeadlineExceeded, "too slow")), http.StatusServiceUnavailable, "store_unavailable"},
-		"silent":         {nil, http.StatusServiceUnavailable, "store_unavailable"},
-		"broken":         {errors.New("no such field"), http.StatusInternalServerError, "internal"},
-		"another server": {status.Error(codes.InvalidArgument, "no such field"), http.StatusInternalServerError, "internal"},
+		"refused":     {errors.New("search: connection refused"), http.StatusServiceUnavailable, "store_unavailable"},
+		"silent":      {nil, http.StatusServiceUnavailable, "store_unavailable"},
+		"not sparse":  {fmt.Errorf("search: %w", vectordb.ErrUnsupported), http.StatusInternalServerError, "internal"},
+		"other model": {fmt.Errorf("search: %w", vectordb.ErrMismatch), http.StatusInternalServerError, "internal"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := answering{troubled{err: c.err}}
+				a := answering{troubled{err: c.err}, slog.New(slog.DiscardHandler)}
 				began := time.Now()
 				_, searched := a.Search(t.Context(), "g", vectordb.Query{})
 				_, looked := a.Current(t.Context(), "g", []string{"a"})
@@ -69,10 +66,10 @@ func TestAStoreThatDoesNotAnswer(t *testing.T) {
 	// Who went away is told nothing.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (answering{troubled{}}).Search(gone, "g", vectordb.Query{}); !errors.Is(err, context.Canceled) || problem.From(err).Code != "canceled" {
+	if _, err := (answering{Store: troubled{}}).Search(gone, "g", vectordb.Query{}); !errors.Is(err, context.Canceled) || problem.From(err).Code != "canceled" {
 		t.Errorf("a caller who went away gets %v", err)
 	}
-	if _, err := (answering{troubled{err: vectordb.ErrNoGeneration}}).Search(t.Context(), "g", vectordb.Query{}); !errors.Is(err, vectordb.ErrNoGeneration) {
+	if _, err := (answering{Store: troubled{err: vectordb.ErrNoGeneration}}).Search(t.Context(), "g", vectordb.Query{}); !errors.Is(err, vectordb.ErrNoGeneration) {
 		t.Errorf("an error of the port became %v", err)
 	}
 }

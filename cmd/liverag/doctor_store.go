@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/liverag/liverag/vectordb/milvus"
 )
 
@@ -54,15 +51,10 @@ func checkMilvus(ctx context.Context, cfg *Config) []check {
 	return checks
 }
 
-// mendMilvus says what to do about a server that does not do what is asked.
+// mendMilvus says what to do about a server that does not do what is asked, beyond what the error says.
 func mendMilvus(ctx context.Context, err error) string {
-	switch code := status.Code(err); {
-	case code == codes.Unauthenticated, code == codes.PermissionDenied:
-		return "check milvus.user and milvus.password, or milvus.token, and that the user may see the database: `liverag config milvus` shows where each came from"
-	case code == codes.Unavailable:
-		return "check milvus.address, that the port is open from here, and that milvus.tls is what the server expects"
-	case code == codes.DeadlineExceeded, ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		return "something is there and does not answer: a server that is starting needs up to two minutes; else check that milvus.address is the gRPC port (19530), and the server's own log"
 	}
-	return "`liverag config milvus` shows where each setting came from; the server's own log says more"
+	return "check that the port is open from here; `liverag config milvus` shows where address, TLS and login came from; the server's own log may say more"
 }

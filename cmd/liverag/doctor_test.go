@@ -233,18 +233,18 @@ func TestDoctorWithAMilvusThatSaysNo(t *testing.T) {
 	brokers := startBroker(t).address
 	login := []string{"LIVERAG_MILVUS_USER=root", "LIVERAG_MILVUS_PASSWORD=hunter2"}
 	for name, c := range map[string]struct {
-		environ     []string
-		address, do string
+		environ         []string
+		address, detail string
 	}{
 		"closed port": {nil, "127.0.0.1:1", "milvus.address"},
 		"a web page":  {nil, page.Listener.Addr().String(), "milvus.address"},
 		"wrong login": {login, refusing(status.Error(codes.Unauthenticated, "auth check failure")), "milvus.password"},
 		"no rights":   {login, refusing(status.Error(codes.PermissionDenied, "privilege not permitted")), "milvus.password"},
-		"confused":    {nil, refusing(status.Error(codes.Internal, "panic")), "own log"},
+		"confused":    {nil, refusing(status.Error(codes.Internal, "panic")), "panic"},
 	} {
 		checks := examine(t, exitFailed, c.environ, "--listen", "127.0.0.1:0", "--embedder", "hash/64", "--kafka", brokers, "--milvus", c.address)
 		got := checks["milvus"]
-		if got.State != stateFail || !strings.Contains(got.Detail, c.address) || !strings.Contains(got.Do, c.do) || strings.Contains(got.Detail, "hunter2") {
+		if got.State != stateFail || !strings.Contains(got.Detail, c.address) || !strings.Contains(got.Detail, c.detail) || !strings.Contains(got.Do, "liverag config milvus") || strings.Contains(got.Detail, "hunter2") {
 			t.Errorf("%s: %+v", name, got)
 		}
 		expectCheck(t, checks["kafka"], stateOK, brokers)

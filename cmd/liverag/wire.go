@@ -99,7 +99,11 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		Logger: logger,
 	})
 	s.metrics.MustRegister(s.indexer.Metrics())
-	s.retriever = retrieve.New(retrieve.Config{Store: answering{s.store}, Resolver: s, Follower: s, Rejected: s.rejected, Metrics: s.metrics})
+	var answers retrieve.Store = s.store
+	if shared {
+		answers = answering{s.store, logger}
+	}
+	s.retriever = retrieve.New(retrieve.Config{Store: answers, Resolver: s, Follower: s, Rejected: s.rejected, Metrics: s.metrics})
 	return s, nil
 }
 
