@@ -147,7 +147,14 @@ func (x *Indexer) Run(ctx context.Context) error {
 	if x.config.Observe {
 		x.wg.Go(func() { x.tail.run(ctx) })
 	}
+	if err := x.obey(ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
 
+// obey does what the control value says, and goes on doing so, until ctx ends or the value can't be read.
+func (x *Indexer) obey(ctx context.Context) error {
 	sequence, c, err := x.load(ctx)
 	if err != nil {
 		return err
@@ -168,9 +175,6 @@ func (x *Indexer) Run(ctx context.Context) error {
 		above := x.current
 		x.mu.Unlock()
 		sequence, value, err := x.config.Register.Wait(ctx, above)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
 			return fmt.Errorf("follow control topic: %w", err)
 		}

@@ -59,9 +59,11 @@ type pipeline struct {
 	room     chan struct{} // signalled when inFlight shrinks
 	stopping bool
 
-	writing baton // held while a write is under way
-	out     chan *task
-	unseen  chan []*task // written, and not visible yet
+	writing    baton           // held while a write is under way
+	saved      map[int32]int64 // the checkpoint that was written last
+	committing baton           // held while a commit is under way, so that none overtakes a newer one
+	out        chan *task
+	unseen     chan []*task // written, and not visible yet
 }
 
 // Trouble is what keeps a generation from advancing.
@@ -117,7 +119,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 	p.owned = make(map[int32]uint64)
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
-	p.writing = newBaton()
+	p.writing, p.committing = newBaton(), newBaton()
 	p.unseen = make(chan []*task, 64)
 
 	from := stream.From{Group: p.group}
@@ -141,6 +143,9 @@ func (p *pipeline) Run(ctx context.Context) error {
 		return fmt.Errorf("open log for %s: %w", p.generation, err)
 	}
 	defer source.Close()
+	if p.group != "" {
+		p.clearTrouble() // there may be nothing to read: the others of the group have it all
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -695,7 +700,6 @@ func (p *pipeline) send(ctx context.Context, t *task) error {
 // apply writes finished revisions, as many at a time as there are.
 func (p *pipeline) apply(ctx context.Context) error {
 	var batch []*task
-	var saved map[int32]int64
 	tick := time.NewTicker(checkpointEvery)
 	defer tick.Stop()
 	for {
@@ -705,12 +709,9 @@ func (p *pipeline) apply(ctx context.Context) error {
 			batch = append(batch, t)
 		case <-tick.C:
 			// Gaps, duplicates and dead letters move a partition on without a write of their own.
-			if p.group == "" {
-				if now := p.progress.committable(); !sameCheckpoint(saved, now) {
-					if err := p.write(ctx, nil); err != nil {
-						return err
-					}
-					saved = now
+			if p.group == "" && !sameCheckpoint(p.saved, p.progress.committable()) {
+				if err := p.write(ctx, nil); err != nil {
+					return err
 				}
 			}
 			continue
@@ -730,9 +731,6 @@ func (p *pipeline) apply(ctx context.Context) error {
 		}
 		if err := p.write(ctx, batch); err != nil {
 			return err
-		}
-		if p.group == "" {
-			saved = p.progress.committable()
 		}
 	}
 }
@@ -762,6 +760,7 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 		if err != nil {
 			return err
 		}
+		p.saved = w.Checkpoint
 	}
 	return p.shown(ctx, batch, owned, positions)
 }
@@ -969,6 +968,10 @@ func (p *pipeline) commit(ctx context.Context, source stream.Source) error {
 func (p *pipeline) commitNow(ctx context.Context, source stream.Source, partitions ...int32) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if p.committing.take(ctx) != nil {
+		return false
+	}
+	defer p.committing.give()
 	var next []stream.Position
 	for id, offset := range p.progress.committable() {
 		if len(partitions) == 0 || slices.Contains(partitions, id) {
