@@ -47,6 +47,9 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embed with %s: %w", c.Name(), err)
 	}
+	if removed, ok := ctx.Value(purgeKey{}).(*atomic.Int64); ok {
+		return c.purge(removed, role, inputs)
+	}
 	dim := c.Dim()
 	vectors := make([][]float32, len(inputs))
 	var missing []string

@@ -38,6 +38,7 @@ func (x *Indexer) Routes(e *echo.Echo) {
 	e.POST("/verify", x.startVerify)
 	e.GET("/verify", x.getVerify)
 	e.DELETE("/verify", x.stopVerify)
+	e.POST("/verify/document", x.verifyDocument)
 }
 
 func (x *Indexer) getFreshness(c echo.Context) error {
@@ -251,6 +252,7 @@ func asProblem(err error) error {
 		{ErrRecipe, http.StatusBadRequest, "recipe_invalid"},
 		{ErrName, http.StatusBadRequest, "name_invalid"},
 		{ErrVerification, http.StatusBadRequest, "invalid"},
+		{ErrNotDeleted, http.StatusConflict, "document_not_deleted"},
 		{ErrVerifying, http.StatusConflict, "verify_running"},
 		{stream.ErrNoLetter, http.StatusNotFound, "dead_letter_unknown"},
 	} {

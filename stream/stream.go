@@ -311,6 +311,14 @@ type Groups interface {
 	Committed(ctx context.Context, group string) (map[int32]int64, error)
 }
 
+// Compactor is implemented by logs whose compaction is ours to ask for.
+type Compactor interface {
+	// Embedded tells whether it is: a cluster compacts by itself.
+	Embedded() bool
+	// CompactNext makes the next start remove what newer records replaced, however little that is.
+	CompactNext() error
+}
+
 // Register is one small durable value with compare-and-set, shared by every process on the same log. It holds the
 // generations and the alias. Safe for concurrent use.
 type Register interface {

@@ -56,6 +56,13 @@ func TestDeadLettersOfARunningProgram(t *testing.T) {
 	if discarded := p.verb("", "dlq", "discard", "--document", "new"); !strings.Contains(discarded, "discarded") {
 		t.Errorf("dlq discard prints\n%s", discarded)
 	}
+	p.remove("kb/refunds.md")
+	if gone := p.verb("", "verify", "--document", "kb/refunds.md", "--purge"); !strings.Contains(gone, "the log has deleted it") || !strings.Contains(gone, "purged: 2 cached vectors") || !strings.Contains(gone, "deleted, 0 entries") {
+		t.Errorf("verify --document prints\n%s", gone)
+	}
+	p.put("there", "It is there.")
+	fails(t, exitFailed, []string{"there is not gone"}, "verify", "--server", p.base, "--document", "there")
+	fails(t, exitFailed, []string{"document_not_deleted"}, "verify", "--server", p.base, "--document", "there", "--purge")
 	if list := p.verb("", "dlq"); list != "no dead letters\n" {
 		t.Errorf("dlq lists\n%s", list)
 	}
@@ -131,6 +138,8 @@ func TestVerify(t *testing.T) {
 		{"failed", nil, []string{report("failed", 0, 0)}, exitFailed, "", "failed: why", ""},
 		{"stopped", nil, []string{report("stopped", 0, 0)}, exitFailed, "", "somebody stopped", ""},
 		{"a bad sample", []string{"--sample", "2"}, nil, exitUsage, "", "--sample", ""},
+		{"purge of nothing", []string{"--purge"}, nil, exitUsage, "", "go with --document", ""},
+		{"two questions", []string{"--document", "a", "--repair"}, nil, exitUsage, "", "--repair does not go with --document", ""},
 		{"an argument", []string{"g"}, nil, exitUsage, "", "no arguments", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,11 +18,14 @@ func verifyVerb() verb {
 
 It is safe on a live system: what changes meanwhile is looked at again, so that nothing right is reported. --rate bounds what it reads. The server does the work; stopping this command stops it.
 
---repair applies again what the log says, and deletes what it does not hold.`,
+--repair applies again what the log says, and deletes what it does not hold.
+
+--document ID prints a receipt instead: what there is of one document in the log and in every generation, once they have caught up. The exit code is 1 unless it is gone from all of them. --purge removes what is left beside of one that is deleted: cached vectors that no other document uses, and its old records from an embedded log, with the next start.`,
 		examples: []example{
 			{"is the index what the log says?", "liverag verify"},
 			{"gently, a tenth of the documents, for a cron job", "liverag verify --rate 200 --sample 0.1 --json"},
 			{"put right whatever is wrong in another generation", "liverag verify --generation trial --repair"},
+			{"prove that a document is gone, and leave no vector of it", "liverag rm kb/leaver.md && liverag verify --document kb/leaver.md --purge"},
 		},
 		settings: clientSettings,
 		setup: func(fs *flag.FlagSet) action {
@@ -31,7 +34,22 @@ It is safe on a live system: what changes meanwhile is looked at again, so that 
 			fs.IntVar(&v.Rate, "rate", 2000, "how many documents and changes are read in a second at most; 0 for no limit")
 			fs.Float64Var(&v.Sample, "sample", 1, "the `SHARE` of the documents that is compared, above 0 and at most 1")
 			fs.BoolVar(&v.Repair, "repair", false, "put right what is wrong")
-			return v.run
+			fs.StringVar(&v.document, "document", "", "print the receipt of the document `ID` instead")
+			fs.StringVar(&v.tenant, "tenant", "", "with --document: its `TENANT`")
+			fs.BoolVar(&v.purge, "purge", false, "with --document: remove what is left beside of a deleted one")
+			return func(ctx context.Context, c *call) error {
+				var other []string
+				fs.Visit(func(f *flag.Flag) {
+					switch f.Name {
+					case "generation", "rate", "sample", "repair":
+						other = append(other, "--"+f.Name)
+					}
+				})
+				if v.document != "" && len(other) > 0 {
+					return &usageError{detail: strings.Join(other, " and ") + " does not go with --document, which looks into every generation"}
+				}
+				return v.run(ctx, c)
+			}
 		},
 	}
 }
@@ -42,6 +60,74 @@ type verification struct {
 	Rate       int     `json:"rate"`
 	Sample     float64 `json:"sample"`
 	Repair     bool    `json:"repair"`
+
+	document, tenant string
+	purge            bool
+}
+
+// receipt is the answer of POST /verify/document.
+type receipt struct {
+	Deleted     bool  `json:"deleted"`
+	Version     int64 `json:"version"`
+	OldRecords  int   `json:"old_records"`
+	DeadLetters int   `json:"dead_letters"`
+	Generations []struct {
+		Name    string `json:"name"`
+		State   string `json:"state"`
+		Version int64  `json:"version"`
+		Entries int    `json:"entries"`
+	} `json:"generations"`
+	Purged *struct {
+		Vectors int    `json:"vectors"`
+		Log     string `json:"log"`
+	} `json:"purged"`
+	Gone bool `json:"gone"`
+}
+
+// receiptTimeout is for a reading of the whole log and, with --purge, of every generation.
+const receiptTimeout = 10 * time.Minute
+
+func (v *verification) printReceipt(ctx context.Context, c *call) error {
+	var raw json.RawMessage
+	body := map[string]any{"id": v.document, "tenant": v.tenant, "purge": v.purge}
+	if err := c.client(ctx).do(ctx, "POST", "/verify/document", body, &raw, options{timeout: receiptTimeout}); err != nil {
+		var p *apiError
+		if errors.As(err, &p) && p.Code == "document_not_deleted" {
+			return withHint(err, "`liverag rm ID` deletes it first")
+		}
+		return err
+	}
+	var r receipt
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return fmt.Errorf("the server does not answer like liverag: %w", err)
+	}
+	if c.JSON {
+		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
+	} else {
+		state := "holds it"
+		switch {
+		case r.Version == 0:
+			state = "knows nothing of it"
+		case r.Deleted:
+			state = "has deleted it"
+		}
+		c.Out.Printf("%s  the log %s", c.Out.bold(plain(v.document)), state)
+		if r.Version > 0 {
+			c.Out.Printf(", version %d", r.Version)
+		}
+		c.Out.Printf("\n")
+		for _, g := range r.Generations {
+			c.Out.Printf("  %s: %s, %s\n", plain(g.Name), plain(g.State), count(g.Entries, "entry"))
+		}
+		c.Out.Printf("  %s with content in the log, %s\n", count(r.OldRecords, "old record"), count(r.DeadLetters, "dead letter"))
+		if r.Purged != nil {
+			c.Out.Printf("  purged: %s; %s\n", count(r.Purged.Vectors, "cached vector"), plain(r.Purged.Log))
+		}
+	}
+	if !r.Gone {
+		return withHint(fmt.Errorf("%s is not gone", plain(v.document)), "`liverag rm ID` deletes a document; `liverag verify --repair` removes one that the log has deleted")
+	}
+	return nil
 }
 
 // verified is the answer of GET /verify.
@@ -75,7 +161,11 @@ func (v *verified) wrong() int64 { return v.Missing + v.Stale + v.Orphaned + v.M
 func (v *verification) run(ctx context.Context, c *call) error {
 	switch {
 	case len(c.Args) > 0:
-		return &usageError{detail: "verify takes no arguments"}
+		return &usageError{detail: "verify takes no arguments: --document ID names one"}
+	case v.document == "" && (v.purge || v.tenant != ""):
+		return &usageError{detail: "--purge and --tenant go with --document"}
+	case v.document != "":
+		return v.printReceipt(ctx, c)
 	case v.Rate < 0:
 		return &usageError{detail: "--rate is not negative"}
 	case !(v.Sample > 0 && v.Sample <= 1):

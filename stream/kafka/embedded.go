@@ -16,6 +16,7 @@ import (
 
 	"github.com/liverag/liverag/internal/dirlock"
 	"github.com/liverag/liverag/stream"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -56,6 +57,8 @@ type format struct {
 	Version int    `json:"version"`
 	// Compacted is the log's size after its last compaction.
 	Compacted int64 `json:"compacted_bytes"`
+	// CompactNext was asked for.
+	CompactNext bool `json:"compact_next,omitempty"`
 }
 
 const (
@@ -130,7 +133,7 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 // is nearly full and grew at all.
 func (e *Embedded) worthCompacting() bool {
 	base := e.format.Compacted
-	return e.size > compactAbove && e.size < compactBelow && e.size > 2*base ||
+	return e.format.CompactNext || e.size > compactAbove && e.size < compactBelow && e.size > 2*base ||
 		e.size > e.cfg.MaxBytes-e.cfg.MaxBytes/8 && e.size > base+base/8
 }
 
@@ -322,9 +325,17 @@ func (e *Embedded) compact() error {
 	if err != nil {
 		return err
 	}
-	cluster.Compact()
+	if e.format.CompactNext {
+		err = e.seal(l)
+	}
+	if err == nil {
+		cluster.Compact()
+	}
 	cluster.Close()
 	l.Close()
+	if err != nil {
+		return err
+	}
 	if e.size, err = sizeOf(work); err != nil {
 		return err
 	}
@@ -336,8 +347,56 @@ func (e *Embedded) compact() error {
 	if err := e.swap(work); err != nil {
 		return err
 	}
+	if e.format.CompactNext { // only now it is done
+		e.format.CompactNext = false
+		if err := e.writeFormat(); err != nil {
+			return err
+		}
+	}
 	e.cfg.Logger.Info("embedded log compacted", "before", before, "after", e.size, "took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// seal puts an aborted transaction behind the records of every partition of a log that is to be compacted. Compaction leaves a partition's last batch alone and does not look at
+// it, so a delete that came last would remove nothing. What an aborted transaction wrote is read by nobody.
+func (e *Embedded) seal(l *listener) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(l.Addr().String()), kgo.Dialer(func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) }),
+		kgo.TransactionalID("liverag-compaction"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(ctx)
+	if err != nil {
+		return err
+	}
+	if err := client.BeginTransaction(); err != nil {
+		return err
+	}
+	var records []*kgo.Record
+	for _, topic := range topics.Sorted() {
+		if strings.HasSuffix(topic.Topic, ".dlq") || strings.HasSuffix(topic.Topic, ".control") || topic.IsInternal {
+			continue
+		}
+		for partition := range topic.Partitions {
+			records = append(records, &kgo.Record{Topic: topic.Topic, Partition: partition, Key: []byte("seal")})
+		}
+	}
+	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return err
+	}
+	return client.EndTransaction(ctx, kgo.TryAbort)
+}
+
+// compactNext notes that the next start is to compact.
+func (e *Embedded) compactNext() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.format.CompactNext = true
+	return e.writeFormat()
 }
 
 // swap puts a finished copy in the log's place. recover finishes what a crash interrupts.

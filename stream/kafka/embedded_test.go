@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -406,6 +407,56 @@ func TestCompactAtStart(t *testing.T) {
 	}
 	if len(last) > 0 {
 		t.Errorf("%d documents are gone", len(last))
+	}
+}
+
+// TestCompactNext: what was deleted is off the disk after the start that was asked to compact, however small the log, and only that start compacts.
+func TestCompactNext(t *testing.T) {
+	t.Parallel()
+	dir, ctx := t.TempDir(), t.Context()
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l := openLog(t, Config{Embedded: e})
+	secret := incompressible(2 << 10)
+	for _, c := range []stream.Change{upsert("secret", secret), upsert("kept", "kept"), {Kind: stream.Delete, ID: "secret"}} {
+		if _, err := l.Append(ctx, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.CompactNext(); err != nil || !l.Embedded() {
+		t.Fatal(err)
+	}
+	holds := func() (found bool) {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			found = found || strings.Contains(string(content), secret[:64])
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if !holds() {
+		t.Fatal("the text is not on the disk as it was written, so this test would see nothing")
+	}
+	l.Close()
+	e.Close()
+	e = openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l = openLog(t, Config{Embedded: e})
+	if holds() {
+		t.Error("the deleted text is still on the disk")
+	}
+	live := map[string]string{}
+	for _, c := range readAll(t, l, stream.From{}) {
+		if c.Kind == stream.Upsert {
+			live[c.ID] = c.Document.Text
+		}
+	}
+	if len(live) != 1 || live["kept"] != "kept" || e.format.CompactNext || e.worthCompacting() {
+		t.Errorf("left %v, compacting again: %v", live, e.format.CompactNext)
 	}
 }
 

@@ -41,6 +41,17 @@ var (
 	_ stream.Groups = (*Log)(nil)
 )
 
+// Embedded implements stream.Compactor.
+func (l *Log) Embedded() bool { return l.cfg.Embedded != nil }
+
+// CompactNext implements stream.Compactor.
+func (l *Log) CompactNext() error {
+	if l.cfg.Embedded == nil {
+		return errors.New("the cluster compacts by itself")
+	}
+	return l.cfg.Embedded.compactNext()
+}
+
 func itoa(n int32) string { return strconv.Itoa(int(n)) }
 
 // Open connects to the brokers and creates what is missing of the corpus' topics. It fails with stream.ErrUnavailable if no

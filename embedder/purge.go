@@ -1,0 +1,90 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+type purgeKey struct{}
+
+// Purge takes the vectors of inputs out of the caches that e is wrapped in, in RAM and on disk, and returns how many there were. Inputs take the way that they take
+// to be embedded, so that pieces of long ones are found; nothing is embedded. Without a cache it does nothing.
+func Purge(ctx context.Context, e Embedder, role Role, inputs []string) (int, error) {
+	cached := false
+	for at := e; at != nil && !cached; {
+		_, cached = at.(*Cached)
+		wrapper, ok := at.(interface{ Unwrap() Embedder })
+		if !ok {
+			break
+		}
+		at = wrapper.Unwrap()
+	}
+	if !cached {
+		return 0, nil
+	}
+	var removed atomic.Int64
+	ctx = context.WithValue(ctx, purgeKey{}, &removed)
+	for _, input := range inputs {
+		if _, err := e.Embed(ctx, role, []string{input}); err != nil && !errors.Is(err, ErrInputTooLong) {
+			return int(removed.Load()), fmt.Errorf("purge cached vectors of %s: %w", e.Name(), err)
+		}
+	}
+	return int(removed.Load()), nil
+}
+
+// purge answers a call under [Purge]: with vectors of unit length, which nobody looks at.
+func (c *Cached) purge(removed *atomic.Int64, role Role, inputs []string) ([][]float32, error) {
+	hasher := newTextHasher(c.Name(), role)
+	keys := make([]vectorKey, len(inputs))
+	vectors := make([][]float32, len(inputs))
+	for i, input := range inputs {
+		keys[i] = hasher.key(input)
+		vectors[i] = make([]float32, c.Dim())
+		if !Blank(input) {
+			vectors[i][0] = 1
+		}
+	}
+	n, err := c.store.remove(keys)
+	removed.Add(int64(n))
+	return vectors, err
+}
+
+// remove overwrites vectors with zeros, and returns when the disk has them. The records of their keys stay: they lead to what is not found any more.
+func (c *VectorCache) remove(keys []vectorKey) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.writing { // what waits for the disk is on it then
+		c.idle.Wait()
+	}
+	removed := 0
+	for _, s := range c.segments {
+		changed := false
+		for _, key := range keys {
+			at, ok := s.index[key.short()]
+			if !ok {
+				continue
+			}
+			var stored vectorKey
+			if _, err := s.vectors.ReadAt(stored[:], int64(at.offset)); err != nil {
+				return removed, fmt.Errorf("vector cache: %w", err)
+			}
+			if stored != key {
+				continue
+			}
+			if _, err := s.vectors.WriteAt(make([]byte, vectorRecord(int(at.dim))), int64(at.offset)); err != nil {
+				return removed, fmt.Errorf("vector cache: %w", err)
+			}
+			delete(s.index, key.short())
+			removed++
+			changed = true
+		}
+		if changed {
+			if err := s.vectors.Sync(); err != nil {
+				return removed, fmt.Errorf("vector cache: %w", err)
+			}
+		}
+	}
+	return removed, nil
+}
