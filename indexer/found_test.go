@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,12 +22,16 @@ import (
 type stubLog struct {
 	stream.Log
 	stream.Source
+	next   func(ctx context.Context) stream.Batch // nil: nothing happens
 	commit func(next []stream.Position)
 }
 
 func (l *stubLog) Open(context.Context, stream.From) (stream.Source, error) { return l, nil }
 func (l *stubLog) Close() error                                             { return nil }
 func (l *stubLog) Next(ctx context.Context) (stream.Batch, error) {
+	if l.next != nil {
+		return l.next(ctx), nil
+	}
 	<-ctx.Done()
 	return stream.Batch{}, ctx.Err()
 }
@@ -131,5 +136,80 @@ func TestACheckpointFollowsWhatWasWrittenApart(t *testing.T) {
 			}
 		}
 		return true
+	})
+}
+
+// TestAsOfNeedsEveryPartition knows of one partition what this process wrote there, before it has asked the group for the others.
+func TestAsOfNeedsEveryPartition(t *testing.T) {
+	g := newGeneration(nil, Spec{Horizon: map[int32]int64{0: 0, 1: 0}})
+	g.reach(map[int32]int64{0: 5}, nil, nil)
+	now := time.Now()
+	ends := []stream.End{{Partition: 0, Offset: 5, At: now}, {Partition: 1, Offset: 3, At: now}}
+	g.progress.observe(ends...)
+	if asOf, _ := g.progress.lag(); !asOf.IsZero() || g.progress.caughtUp() {
+		t.Errorf("with one of two partitions known, it is as of %v and caught up: %v", asOf, g.progress.caughtUp())
+	}
+	g.progress.reach(map[int32]int64{0: 5, 1: 3})
+	g.progress.observe(ends[0], stream.End{Partition: 1, Offset: 3, At: now.Add(1)})
+	if asOf, _ := g.progress.lag(); !asOf.Equal(now) || !g.progress.caughtUp() {
+		t.Errorf("with both known, it is as of %v and caught up: %v", asOf, g.progress.caughtUp())
+	}
+}
+
+// TestWhatWasLostIsNotCommittedAtTheEnd stops a process in the moment in which it hears that a partition was lost and is its own again. Others have gone on meanwhile.
+func TestWhatWasLostIsNotCommittedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		calls := 0
+		log := &stubLog{commit: func(next []stream.Position) { t.Errorf("committed %v", next) }}
+		log.next = func(context.Context) stream.Batch {
+			if calls++; calls == 1 {
+				return stream.Batch{Assigned: []stream.Position{at(0, 10)}}
+			}
+			cancel()
+			return stream.Batch{Lost: []int32{0}, Assigned: []stream.Position{at(0, 20)}}
+		}
+		p := &pipeline{group: "group", log: log, progress: newProgress(), logger: quietLogger(), trouble: new(atomic.Pointer[Trouble])}
+		if err := p.Run(ctx); err == nil {
+			t.Error("it ended without a reason")
+		}
+	})
+}
+
+// TestACommitCountsForItsTermsOnly has a commit ignored, because the partition belongs to somebody else, and the partition come back.
+func TestACommitCountsForItsTermsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		commits := 0
+		log := &stubLog{commit: func([]stream.Position) { commits++ }}
+		p := &pipeline{progress: newProgress(), committing: newBaton(), logger: quietLogger(), owned: map[int32]uint64{}}
+		p.own(at(0, 7))
+		done := make(chan error)
+		go func() { done <- p.commit(ctx, log) }()
+		time.Sleep(time.Second)
+		p.own(at(0, 7))
+		time.Sleep(time.Second)
+		cancel()
+		<-done
+		if commits != 2 {
+			t.Errorf("%d commits, want one for each time that the partition was its own", commits)
+		}
+	})
+}
+
+// TestTroubleEndsWhenTheStoreAnswers has a write fail for a while, and then be refused for what is in it.
+func TestTroubleEndsWhenTheStoreAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipeline{logger: quietLogger(), trouble: new(atomic.Pointer[Trouble])}
+		times := 0
+		err := p.persist(t.Context(), "write to the store", func() error {
+			if times++; times < 3 {
+				return errors.New("timed out")
+			}
+			return vectordb.ErrInvalid
+		})
+		if now := p.trouble.Load(); !errors.Is(err, vectordb.ErrInvalid) || now != nil {
+			t.Errorf("%v; the trouble is over, and it says %v", err, now)
+		}
 	})
 }

@@ -54,9 +54,11 @@ var ErrStopped = errors.New("generation does not advance: it was paused, cancell
 const openTimeout = 10 * time.Second
 
 func newGeneration(x *Indexer, spec Spec) *generation {
+	progress := newProgress()
+	progress.whole = len(spec.Horizon)
 	return &generation{
 		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, created: spec.Created,
-		started: time.Now(), progress: newProgress(), wanted: spec.Desired, horizon: spec.Horizon,
+		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
 }
 

@@ -180,6 +180,9 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 	var paused []int32
 	for first := true; ; first = false {
 		batch, err := source.Next(ctx)
+		for _, id := range batch.Lost {
+			p.progress.forget(id) // before anything else: the last commit of all must not name it
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -197,7 +200,7 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			if len(batch.Revoked) > 0 && p.group != "" {
 				p.commitNow(ctx, source, batch.Revoked...)
 			}
-			for _, id := range slices.Concat(batch.Lost, batch.Revoked) {
+			for _, id := range batch.Revoked {
 				p.progress.forget(id)
 			}
 		}
@@ -604,6 +607,9 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 		}
 		var failed *embedder.Error
 		if errors.As(err, &failed) && !failed.Temporary && failed.Input >= 0 {
+			if t.attempts > 1 {
+				p.clearTrouble() // the model answers
+			}
 			code := stream.CodeEmbedRejected
 			if errors.Is(err, embedder.ErrInputTooLong) {
 				code = stream.CodeInputTooLong
@@ -912,7 +918,12 @@ func (p *pipeline) persist(ctx context.Context, what string, f func() error) err
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, vectordb.ErrInvalid), errors.Is(err, vectordb.ErrNoGeneration), errors.Is(err, vectordb.ErrClosed), errors.Is(err, vectordb.ErrMismatch):
+		case errors.Is(err, vectordb.ErrInvalid):
+			if attempt > 1 {
+				p.clearTrouble() // the store answers
+			}
+			return fmt.Errorf("%s: %w", what, err)
+		case errors.Is(err, vectordb.ErrNoGeneration), errors.Is(err, vectordb.ErrClosed), errors.Is(err, vectordb.ErrMismatch):
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		p.setTrouble(fmt.Sprintf("%s fails, trying again: %v", what, err))
@@ -952,11 +963,15 @@ func (p *pipeline) commit(ctx context.Context, source stream.Source) error {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
 	var saved map[int32]int64
+	var savedTerms uint64 // a commit is refused without a word if the partition was lost meanwhile: it counts for its terms only
 	for {
 		select {
 		case <-tick.C:
-			if now := p.progress.committable(); !sameCheckpoint(saved, now) && p.commitNow(ctx, source) {
-				saved = now
+			p.mu.Lock()
+			terms := p.terms
+			p.mu.Unlock()
+			if now := p.progress.committable(); (terms != savedTerms || !sameCheckpoint(saved, now)) && p.commitNow(ctx, source) {
+				saved, savedTerms = now, terms
 			}
 		case <-ctx.Done():
 			return ctx.Err()

@@ -13,6 +13,7 @@ import (
 // progress knows how far a generation has come in each partition. It is the only judge of what may be
 // committed: an offset counts as applied when it and every change below it are searchable.
 type progress struct {
+	whole      int // how many partitions there are; where less are known, nothing is known of the rest. 0: those that are known are all that counts
 	mu         sync.Mutex
 	ended      error // why nothing will advance any more
 	partitions map[int32]*partition
@@ -326,6 +327,9 @@ func (p *progress) waitAsOf(ctx context.Context, t time.Time) error {
 // asOf is the smallest of the partitions'; zero before anything is known. It is called under the lock.
 func (p *progress) asOf() time.Time {
 	var least time.Time
+	if len(p.partitions) < p.whole {
+		return least
+	}
 	for _, part := range p.partitions {
 		if part.asOf.IsZero() {
 			return time.Time{}
@@ -382,7 +386,7 @@ func (p *progress) caughtUp() bool {
 			return false
 		}
 	}
-	return len(p.partitions) > 0
+	return len(p.partitions) > 0 && len(p.partitions) >= p.whole
 }
 
 // committable returns the applied offset of each partition.
