@@ -160,7 +160,8 @@ type Batch struct {
 	// change (compacted offsets, transaction markers, aborted transactions), so a partition read to its end has
 	// Fetched.Offset equal to End.Offset.
 	Fetched []Position
-	// Assigned holds partitions now owned, each with the offset reading starts from.
+	// Assigned holds partitions now owned, each with the offset reading starts from. One that is also in Lost was lost first; one
+	// in Revoked is never here.
 	Assigned []Position
 	// Revoked partitions are given away at the next call of Next: finish or abandon their work and commit before it.
 	Revoked []int32

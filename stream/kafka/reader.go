@@ -163,6 +163,8 @@ func (r *reader) giveUp(partitions []int32, lost bool) {
 		}
 		delete(r.news.ends, p)
 	}
+	// What the caller was not told of it never had: told of both at once, it would not know which came last.
+	r.news.assigned = slices.DeleteFunc(r.news.assigned, func(at stream.Position) bool { return slices.Contains(ours, at.Partition) })
 	if lost {
 		for _, p := range ours {
 			delete(r.owned, p)
