@@ -198,13 +198,18 @@ func (t *tour) replay(ctx context.Context, other indexer.Info) (r replayed) {
 	return r
 }
 
-// advance tells how much of a generation is built, and how long the rest takes if it goes on like this. Where both cut alike, the live one's chunks are the measure:
-// documents differ much in length.
+// advance tells how much of a generation is built, and how long the rest takes: what was measured says that while it can, for documents are complete late, many of them
+// together. Where both cut alike, the live one's chunks are the measure: documents differ much in length.
 func (t *tour) advance(other indexer.Info, before int64, elapsed time.Duration) (share float64, toGo string) {
 	p := other.Progress
 	share = p.Percent / 100
 	if live := t.live(); live.Recipe.Chunker == other.Recipe.Chunker && live.Progress.Chunks > before {
 		share = min(1, float64(p.Chunks-before)/float64(live.Progress.Chunks-before))
+	}
+	if t.embedding > 0 && other.Recipe.Embedder.Model == local.MiniLMName {
+		if left := t.takes(t.documents) - elapsed; left > time.Second {
+			return share, fmt.Sprintf(", about %s to go", short(left.Round(time.Second)))
+		}
 	}
 	if share < .02 || elapsed < time.Second {
 		return share, ""
