@@ -176,7 +176,11 @@ func (t *tour) bring(ctx context.Context, documents []demo.Document) error {
 		}
 		return nil
 	}
-	for batch := range slices.Chunk(documents, 16) {
+	together := 16
+	if before.Recipe.Embedder.Model == local.MiniLMName {
+		together = 4
+	}
+	for batch := range slices.Chunk(documents, together) {
 		changes := make([]stream.Change, len(batch))
 		for i, d := range batch {
 			changes[i] = upsertOf(d)
@@ -511,7 +515,7 @@ func (t *tour) report(ctx context.Context, live indexer.Info, documents int, abo
 			done := p.ChunksEmbedded + p.ChunksReused - before.ChunksEmbedded - before.ChunksReused
 			complete := max(0, p.Documents-before.Documents) // those that were there are not counted
 			eta := ""
-			if elapsed := time.Since(begun); elapsed > time.Second && done > 0 && done < about {
+			if elapsed := time.Since(begun); elapsed > time.Second && done > about/20 && done < about { // the first ones say little
 				eta = " · ETA " + short((elapsed * time.Duration(about-done) / time.Duration(done)).Round(time.Second))
 			}
 			line := fmt.Sprintf("  %d of %s · %s · %s tokens%s", complete, count(documents, "document"), count(done, "chunk"),
