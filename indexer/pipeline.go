@@ -180,9 +180,7 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 	var paused []int32
 	for first := true; ; first = false {
 		batch, err := source.Next(ctx)
-		for _, id := range batch.Lost {
-			p.progress.forget(id) // before anything else: the last commit of all must not name it
-		}
+		p.forget(ctx, batch.Lost) // before anything else: the last commit of all must not name them
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -200,9 +198,7 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			if len(batch.Revoked) > 0 && p.group != "" {
 				p.commitNow(ctx, source, batch.Revoked...)
 			}
-			for _, id := range batch.Revoked {
-				p.progress.forget(id)
-			}
+			p.forget(ctx, batch.Revoked)
 		}
 		if first {
 			p.clearTrouble() // of the attempts before this one
@@ -275,6 +271,19 @@ func (p *pipeline) disown(ctx context.Context, partitions []int32) error {
 	}
 	p.writing.give()
 	return nil
+}
+
+// forget returns when no commit of the partitions is under way and none will begin before they are owned again.
+func (p *pipeline) forget(ctx context.Context, partitions []int32) {
+	if len(partitions) == 0 {
+		return
+	}
+	if p.committing.take(ctx) == nil {
+		defer p.committing.give()
+	}
+	for _, id := range partitions {
+		p.progress.forget(id)
+	}
 }
 
 func (p *pipeline) ownedPartitions() []int32 {

@@ -324,6 +324,7 @@ type source struct {
 type ownedPartition struct {
 	next, reported  int64
 	paused, leaving bool
+	begun           bool // it is being delivered
 	told            bool // the caller knows that it is its own
 }
 
@@ -391,6 +392,7 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 			if err := s.process.pause(ctx, "next"); errors.Is(err, errDead) {
 				return stream.Batch{}, err
 			}
+			s.tell(batch.Assigned)
 			return batch.Batch, nil
 		}
 		timer := time.NewTimer(max(time.Millisecond, endsEvery-time.Since(s.observed)))
@@ -404,6 +406,17 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 		timer.Stop()
 		if err := s.process.pass(ctx); err != nil {
 			return stream.Batch{}, err
+		}
+	}
+}
+
+// tell notes that the caller is about to know of partitions.
+func (s *source) tell(assigned []stream.Position) {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	for _, at := range assigned {
+		if part := s.owned[at.Partition]; part != nil {
+			part.told = true
 		}
 	}
 }
@@ -458,7 +471,7 @@ func (s *source) collect() (sourceBatch, error) {
 	s.verified = now
 	for _, p := range s.news.assigned {
 		if part := s.owned[p]; part != nil {
-			part.told = true
+			part.begun = true
 			out.Assigned = append(out.Assigned, stream.Position{Partition: p, Offset: s.from[p]})
 		}
 	}
@@ -468,7 +481,7 @@ func (s *source) collect() (sourceBatch, error) {
 	left := 1 + s.process.roll("poll", 40)
 	for _, id := range slices.Sorted(maps.Keys(s.owned)) {
 		part, p := s.owned[id], b.partitions[id]
-		if part.leaving || !part.told {
+		if part.leaving || !part.begun {
 			continue
 		}
 		for stable := p.stable(); !part.paused && part.next < stable && left > 0; part.next++ {
@@ -487,7 +500,7 @@ func (s *source) collect() (sourceBatch, error) {
 	if now.Sub(s.observed) >= endsEvery {
 		s.observed = now
 		for id, part := range s.owned {
-			if !part.leaving && part.told {
+			if !part.leaving && part.begun {
 				out.Ends = append(out.Ends, stream.End{Partition: id, Offset: int64(len(b.partitions[id].records)), At: now})
 			}
 		}
@@ -515,14 +528,19 @@ func (s *source) Commit(ctx context.Context, next ...stream.Position) error {
 		return nil
 	}
 	s.b.mu.Lock()
-	asked := maps.Clone(s.owned) // a partition that is lost and comes back meanwhile is another one
+	asked := map[int32]*ownedPartition{} // a partition that is lost and comes back meanwhile is another one
+	for id, part := range s.owned {
+		if part.told {
+			asked[id] = part
+		}
+	}
 	s.b.mu.Unlock()
 	return s.process.call(ctx, "commit", func() error {
 		s.b.mu.Lock()
 		var taken []stream.Position
 		for _, at := range next {
 			part := s.owned[at.Partition]
-			if s.expelled || s.closed || s.b.origin() != s.incarnation || s.group.owner[at.Partition] != s || part == nil || part != asked[at.Partition] || !part.told {
+			if s.expelled || s.closed || s.b.origin() != s.incarnation || s.group.owner[at.Partition] != s || part == nil || part != asked[at.Partition] {
 				continue
 			}
 			if old := s.group.committed[at.Partition]; at.Offset < old {

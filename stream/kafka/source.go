@@ -183,13 +183,22 @@ func (s *source) Commit(ctx context.Context, next ...stream.Position) error {
 	defer cancel()
 	s.commits.RLock()
 	defer s.commits.RUnlock()
+	// A partition that is lost and comes back while this goes on is another one: where it goes on from, the caller does not know yet.
+	ours := map[int32]*partition{}
+	s.mu.Lock()
+	for _, p := range next {
+		if part := s.owned[p.Partition]; part != nil && part.told {
+			ours[p.Partition] = part
+		}
+	}
+	s.mu.Unlock()
 	for {
 		member, generation := s.membership()
 		topic := kmsg.NewOffsetCommitRequestTopic()
 		topic.Topic, topic.TopicID = s.topic, s.log.topicID
 		s.mu.Lock()
 		for _, p := range next {
-			if part := s.owned[p.Partition]; part != nil && part.told && part.member == member {
+			if part := ours[p.Partition]; part != nil && part == s.owned[p.Partition] && part.member == member {
 				rp := kmsg.NewOffsetCommitRequestTopicPartition()
 				rp.Partition, rp.Offset = p.Partition, p.Offset
 				topic.Partitions = append(topic.Partitions, rp)
