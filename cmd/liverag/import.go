@@ -458,10 +458,14 @@ func (imp *importer) awaitSearchable(ctx context.Context) (bool, error) {
 		if err := sleep(ctx, min(200*time.Millisecond, imp.wait-took)); err != nil {
 			return false, err
 		}
-		now = freshness{}
-		if err := imp.client.do(ctx, "GET", "/freshness", nil, &now, options{}); err != nil {
+		var next freshness
+		var answer *apiError
+		switch err := imp.client.do(ctx, "GET", "/freshness", nil, &next, options{}); {
+		case err == nil:
+			now = next
+		case !errors.As(err, &answer) || answer.Status != http.StatusServiceUnavailable:
 			return false, err
-		}
+		} // whatever can't be reached for the moment may be back in time
 	}
 }
 
