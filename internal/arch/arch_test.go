@@ -52,6 +52,7 @@ var mechanisms = map[string][]string{
 	"internal/problem":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
 	"internal/httpd":        {"cmd"},
 	"internal/dirlock":      {"stream/kafka", "cmd"},
+	"internal/tlsfile":      {"stream/kafka", "vectordb/milvus"},
 	"internal/githistory":   {"cmd"},
 	"internal/mockprovider": {"cmd"},
 	"internal/page":         {"cmd", "internal/httpd"},
