@@ -504,7 +504,7 @@ func (w *world) start(s *server, observe bool) *process {
 	if s.delayed() {
 		config.Store = delayedPort{storePort{p, s}}
 	}
-	if w.chain == 0 && w.seed%4 == 0 {
+	if w.chain == 0 {
 		var err error
 		dir := filepath.Join(w.t.TempDir(), fmt.Sprint("cache", p.id))
 		if p.cache, err = embedder.OpenCache(embedder.CacheConfig{Dir: dir}); err != nil {
@@ -877,9 +877,13 @@ func (w *world) govern(p *process) {
 		fresh := fmt.Sprint("g", w.planned)
 		ask("create "+fresh, func() (indexer.Info, error) { return x.Create(ctx, fresh, recipe) })
 	case n < 7:
-		ask("promote "+name, func() (indexer.Info, error) { return x.Promote(ctx, name) })
+		ask("promote "+name, func() (indexer.Info, error) {
+			return w.promoted(p, func() (indexer.Info, error) { return x.Promote(ctx, name) })
+		})
 	case n < 8:
-		ask("roll back", func() (indexer.Info, error) { return x.Rollback(ctx) })
+		ask("roll back", func() (indexer.Info, error) {
+			return w.promoted(p, func() (indexer.Info, error) { return x.Rollback(ctx) })
+		})
 	case n < 10:
 		ask("drop "+name, func() (indexer.Info, error) { return indexer.Info{}, x.Drop(ctx, name) })
 	case n < 11:
@@ -888,6 +892,21 @@ func (w *world) govern(p *process) {
 	default:
 		ask("run "+name, func() (indexer.Info, error) { return x.Set(ctx, name, indexer.Run) })
 	}
+}
+
+// promoted moves the alias, and checks that the generation that answers from then on holds everything that was in the log before.
+func (w *world) promoted(p *process, move func() (indexer.Info, error)) (indexer.Info, error) {
+	begun, was := time.Now(), w.generations().Live
+	info, err := move()
+	c := w.generations()
+	if err != nil || info.Name == was || c.Generations[info.Name].Origin != w.broker.currentOrigin() {
+		return info, err
+	}
+	t, _ := w.truths.Load(c.Generations[info.Name].Origin)
+	if lost, ok := p.server.searchable(info.Name, t.(*truth).before(begun)); !ok && !p.dead.Load() {
+		w.failf("process %d promoted %s, and version %d of %s, which entered %v before, is not searchable in it", p.id, info.Name, lost.version, lost.key, begun.Sub(lost.entered))
+	}
+	return info, nil
 }
 
 func (w *world) key() string {
