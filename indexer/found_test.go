@@ -213,3 +213,84 @@ func TestTroubleEndsWhenTheStoreAnswers(t *testing.T) {
 		}
 	})
 }
+
+// changedLog is one that was made again under its name; its group had come far in the one before.
+type changedLog struct {
+	stream.Log
+	stream.Groups
+}
+
+func (changedLog) Ends(context.Context) ([]stream.End, error) {
+	return []stream.End{{Partition: 0, Offset: 3, At: time.Now()}}, nil
+}
+func (changedLog) Identity(context.Context) (stream.Identity, error) {
+	return stream.Identity{Topic: "documents", ID: "second", Partitions: 1}, nil
+}
+func (changedLog) Committed(context.Context, string) (map[int32]int64, error) {
+	return map[int32]int64{0: 100}, nil
+}
+
+// TestEndsOfAnotherLogSayNothing asks how fresh an index of a log is that is not there any more, in a process that only answers and in one that indexes.
+func TestEndsOfAnotherLogSayNothing(t *testing.T) {
+	for _, observe := range []bool{true, false} {
+		x := New(Config{Log: changedLog{}, Groups: changedLog{}, Shared: true, Observe: observe, Logger: quietLogger()})
+		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g", Origin: "documents/first/1"}, Horizon: map[int32]int64{0: 0}})
+		x.generations["g"], g.opened = g, true
+		x.live.Store(g)
+		g.reach(map[int32]int64{0: 100}, nil, nil)
+		if err := x.look(t.Context(), []*generation{g}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Freshness(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if asOf := x.Status(Live).AsOf; !asOf.IsZero() {
+			t.Errorf("observes: %v: by another log's ends it is as of %v", observe, asOf)
+		}
+		if _, err := g.usable(); (err != nil) != observe || observe && !strings.Contains(err.Error(), "replay into a new generation") {
+			t.Errorf("observes: %v: %v", observe, err)
+		}
+	}
+}
+
+// memoryRegister is a register in memory that nobody else writes.
+type memoryRegister struct {
+	stream.Register
+	value atomic.Pointer[[]byte]
+}
+
+func (r *memoryRegister) Load(context.Context) (int64, []byte, error) {
+	if value := r.value.Load(); value != nil {
+		return 1, *value, nil
+	}
+	return 0, nil, nil
+}
+func (r *memoryRegister) Wait(ctx context.Context, _ int64) (int64, []byte, error) {
+	<-ctx.Done()
+	return 0, nil, ctx.Err()
+}
+
+// TestNothingStartsAfterTheEnd asks an indexer that has stopped for something that would start a pipeline.
+func TestNothingStartsAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		register := &memoryRegister{}
+		value := []byte(`{"format":1,"live":"","generations":{}}`)
+		register.value.Store(&value)
+		x := New(Config{Register: register, Logger: quietLogger(), Build: func(context.Context, vectordb.Recipe, int) (Parts, error) {
+			<-ctx.Done()
+			return Parts{}, ctx.Err()
+		}})
+		done := make(chan error)
+		go func() { done <- x.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		c := control{Live: "g", Generations: map[string]Spec{"g": {Generation: vectordb.Generation{Name: "g"}, Desired: Run}}}
+		if err := x.follow(t.Context(), 2, c); !errors.Is(err, context.Canceled) {
+			t.Errorf("after the end it followed: %v", err)
+		}
+	})
+}

@@ -129,8 +129,8 @@ func (x *Indexer) WaitAsOf(ctx context.Context, name string, t time.Time) error 
 		return nil
 	}
 	// The ends known so far are too old to say, or not reached. Asking now answers at once on a quiet log.
-	if ends, err := x.config.Log.Ends(ctx); err == nil {
-		g.progress.observe(ends...)
+	if ends, log, err := x.ends(ctx); err == nil {
+		g.observe(ends, log)
 	}
 	return g.progress.waitAsOf(ctx, t)
 }
@@ -203,11 +203,11 @@ func (x *Indexer) Freshness(ctx context.Context) (Freshness, error) {
 	if g == nil {
 		return Freshness{}, ErrNotFound
 	}
-	ends, err := x.config.Log.Ends(ctx)
+	ends, log, err := x.ends(ctx)
 	if err != nil {
 		return Freshness{}, fmt.Errorf("ask the log for its ends: %w", err)
 	}
-	g.progress.observe(ends...)
+	g.observe(ends, log)
 	return x.measured(g), nil
 }
 

@@ -153,8 +153,7 @@ func (g *generation) open(ctx context.Context) error {
 		return err
 	}
 	if now := origin(identity); now != g.made.Origin {
-		return fmt.Errorf("%w: the log was re-created or its partitions were changed (%s, now %s); replay into a new generation and promote it, then drop this one",
-			vectordb.ErrMismatch, g.made.Origin, now)
+		return g.otherLog(now)
 	}
 	err = x.config.Store.Create(ctx, g.made)
 	if errors.Is(err, vectordb.ErrMismatch) && x.config.Shared {
@@ -175,6 +174,12 @@ func (g *generation) open(ctx context.Context) error {
 	defer g.mu.Unlock()
 	g.parts, g.opened = parts, true
 	return nil
+}
+
+// otherLog is why a generation can't go on when the log is not the one it was made from.
+func (g *generation) otherLog(now string) error {
+	return fmt.Errorf("%w: the log was re-created or its partitions were changed (%s, now %s); replay into a new generation and promote it, then drop this one",
+		vectordb.ErrMismatch, g.made.Origin, now)
 }
 
 // run starts the pipeline unless it runs.

@@ -138,8 +138,12 @@ func (x *Indexer) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	x.ctx = ctx
 	close(x.running)
-	defer x.wg.Wait()
-	defer cancel()
+	defer func() {
+		cancel()
+		_ = x.follows.take(context.Background()) // what it starts is waited for, and nothing is started later
+		x.follows.give()
+		x.wg.Wait()
+	}()
 	x.wg.Go(func() { x.observe(ctx) })
 	if x.config.Shared {
 		x.wg.Go(func() { x.watch(ctx) })
@@ -238,6 +242,9 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		return err
 	}
 	defer x.follows.give()
+	if err := x.ctx.Err(); err != nil {
+		return fmt.Errorf("the indexer has stopped: %w", err)
+	}
 	x.mu.Lock()
 	if sequence <= x.current {
 		x.mu.Unlock()

@@ -159,14 +159,14 @@ func (b *broker) compact() {
 		for i := p.stable() - 1; i >= 0; i-- {
 			r := &p.records[i]
 			e := r.event
-			if e == nil || e.aborted || e.removed || e.change.Kind == stream.Invalid {
+			if e == nil || e.aborted || e.removed.Load() || e.change.Kind == stream.Invalid {
 				continue
 			}
 			key := e.key
 			if e.change.Kind == stream.Access {
 				key += stream.AccessSuffix
 			}
-			e.removed = kept[key] || kept[key+"poison"] && e.poison
+			e.removed.Store(kept[key] || kept[key+"poison"] && e.poison)
 			if e.poison {
 				key += "poison"
 			}
@@ -188,6 +188,8 @@ func (b *broker) grow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.partitions = append(b.partitions, &topicPartition{})
+	b.truth = newTruth()
+	b.w.truths.Store(b.origin(), b.truth)
 	b.wake()
 }
 
@@ -486,7 +488,7 @@ func (s *source) collect() (sourceBatch, error) {
 		}
 		for stable := p.stable(); !part.paused && part.next < stable && left > 0; part.next++ {
 			r := &p.records[part.next]
-			if r.event == nil || r.event.removed || r.event.aborted {
+			if r.event == nil || r.event.removed.Load() || r.event.aborted {
 				continue
 			}
 			left--

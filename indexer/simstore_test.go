@@ -268,7 +268,7 @@ func (s *server) checkPrefix(c *indexCopy, partition int32, below int64, what st
 	c.checked[partition] = below
 	var events []*event
 	for _, e := range c.truth.between(partition, from, below) {
-		if e.change.Kind == stream.Invalid && !e.removed {
+		if e.change.Kind == stream.Invalid && !e.removed.Load() {
 			s.w.broker.mu.Lock()
 			sent := s.w.broker.letters[letterName(c.Origin, e.at)]
 			s.w.broker.mu.Unlock()
@@ -288,7 +288,7 @@ func (s *server) checkPrefix(c *indexCopy, partition int32, below int64, what st
 // missing tells whether a stored document does not have a change that it should have.
 func missing(rev *vectordb.Revision, e *event) bool {
 	switch {
-	case e.removed: // who had not read it goes from nothing to what replaced it
+	case e.removed.Load(): // who had not read it goes from nothing to what replaced it
 		return false
 	case e.change.Kind == stream.Access:
 		return rev.Access.Version < e.version

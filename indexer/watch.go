@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/liverag/liverag/stream"
 )
 
 const (
@@ -42,12 +44,18 @@ func (x *Indexer) watch(ctx context.Context) {
 // look asks the log and the groups once.
 func (x *Indexer) look(ctx context.Context, all []*generation) error {
 	// The ends first: an end that the group has reached was reached when it was observed, or later.
-	ends, err := x.config.Log.Ends(ctx)
+	ends, log, err := x.ends(ctx)
 	if err != nil {
 		return err
 	}
 	for _, g := range all {
 		if g.isFailed() {
+			continue
+		}
+		if log != g.made.Origin {
+			if x.config.Observe { // where there is a pipeline, it finds out
+				g.failOrNote("following the log", g.otherLog(log))
+			}
 			continue
 		}
 		committed, err := x.config.Groups.Committed(ctx, g.group)
@@ -59,12 +67,33 @@ func (x *Indexer) look(ctx context.Context, all []*generation) error {
 			applied[end.Partition] = committed[end.Partition]
 		}
 		g.progress.reach(applied)
-		g.progress.observe(ends...)
+		g.observe(ends, log)
 		if x.live.Load() == g {
 			x.tail.settle(ctx, g)
 		}
 	}
 	return nil
+}
+
+// ends asks the log how far it reaches now, and which log that is.
+func (x *Indexer) ends(ctx context.Context) (ends []stream.End, log string, err error) {
+	ends, err = x.config.Log.Ends(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	// This second: if it still is the log that was asked for, so were the ends.
+	identity, err := x.config.Log.Identity(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	return ends, origin(identity), nil
+}
+
+// observe takes note of a log's ends, if it is the log that the generation is made from: how far another one reaches says nothing of this one's freshness.
+func (g *generation) observe(ends []stream.End, log string) {
+	if log == g.made.Origin {
+		g.progress.observe(ends...)
+	}
 }
 
 func (g *generation) isFailed() bool {
