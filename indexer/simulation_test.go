@@ -313,7 +313,6 @@ type world struct {
 	faults  int  // per mille of the calls fail
 	rough   bool // processes are killed and stalled
 	chain   int  // what stands between the pipeline and the model
-	cores   int64
 
 	processes []*process // running; of the driver alone
 	started   int
@@ -322,17 +321,16 @@ type world struct {
 	storms  sync.Map // operation → time until which every second call of it fails
 	repeats atomic.Int64
 
-	mu       sync.Mutex
-	control  control
-	trace    []string
-	failure  string
-	embeds   map[string]int // by model and input
-	models   map[string]int // generations ever made, by model
-	next     int            // paragraph
-	docs     map[string][]string
-	open     []*transaction
-	planned  int // generations
-	recreate bool
+	mu      sync.Mutex
+	control control
+	trace   []string
+	failure string
+	embeds  map[string]int // by model and input
+	models  map[string]int // generations ever made, by model
+	next    int            // paragraph
+	docs    map[string][]string
+	open    []*transaction
+	planned int // generations
 }
 
 // control is what the indexers keep in the register.
@@ -878,9 +876,19 @@ func (w *world) disturb(p *process) {
 		p.stop()
 		w.replace(p)
 	case n < 9:
-		if !p.isFrozen() {
-			p.freeze(time.Duration(100+w.rng.IntN(6000)) * time.Millisecond)
+		if p.isFrozen() {
+			break
 		}
+		d := time.Duration(100+w.rng.IntN(6000)) * time.Millisecond
+		if w.chance(20) { // right after a write, and nothing more until it is over
+			w.write(3)
+			time.Sleep(time.Duration(w.rng.IntN(150)) * time.Millisecond)
+			p.freeze(d)
+			time.Sleep(d)
+			w.quiet()
+			break
+		}
+		p.freeze(d)
 	case w.shared:
 		w.start(p.server, false)
 	}
