@@ -255,6 +255,9 @@ func (s *system) searcher(generation string, mode retrieve.Mode) evals.Searcher 
 	}
 }
 
+// tourPromote is how long a promote is tried again while the generation is behind the edits.
+const tourPromote = 30 * time.Second
+
 // decide shows the comparison and promotes the better one.
 func (t *tour) decide(ctx context.Context, r replayed) error {
 	if r.err != nil {
@@ -287,7 +290,12 @@ func (t *tour) decide(ctx context.Context, r replayed) error {
 		return nil
 	}
 	begun := time.Now()
-	if _, err := t.system.indexer.Promote(ctx, r.other.Name); err != nil {
+	_, err = t.system.indexer.Promote(ctx, r.other.Name)
+	for until := begun.Add(tourPromote); errors.Is(err, indexer.ErrNotCaughtUp) && time.Now().Before(until); {
+		// Edits go on, and a slow machine may be behind them for a moment.
+		_, err = t.system.indexer.Promote(ctx, r.other.Name)
+	}
+	if err != nil {
 		return err
 	}
 	t.out.Printf("  %s is better and was %s in %s (%s).\n  Both follow the log; `liverag rollback` takes it back.\n",
