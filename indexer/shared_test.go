@@ -9,6 +9,7 @@ import (
 
 	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -41,10 +42,20 @@ func TestAnObserverKnowsWhatOthersIndexed(t *testing.T) {
 		}
 		return nil
 	})
+	// Whether everybody may know of a deletion can only be told before it is done, which on a store in memory is at once.
+	b.store.failWith(func(w vectordb.Write) error {
+		for _, r := range w.Revisions {
+			if r.Deleted && !observer.tail.knows(r.Key) {
+				return errors.New("the observer has not read it yet")
+			}
+		}
+		return nil
+	})
 	written := b.append(upsert("a", "first"), hidden, remove("early"), long)
 	if err := observer.WaitApplied(b.ctx(), Live, written); err != nil {
 		t.Fatal(err)
 	}
+	b.store.failWith(nil)
 	if err := observer.WaitSearchable(b.ctx(), written[:3]); err != nil {
 		t.Error(err)
 	}
@@ -95,6 +106,20 @@ func TestAnObserverKnowsWhatOthersIndexed(t *testing.T) {
 	if err := observer.WaitSearchable(done(), late); !errors.Is(err, context.Canceled) {
 		t.Errorf("a change that nobody indexes: %v", err)
 	}
+}
+
+// knows tells whether a deletion of the document was read.
+func (l *tail) knows(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, tasks := range l.pending {
+		for _, t := range tasks {
+			if t.key == key && t.content.Kind == stream.Delete {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // done is a context that only lets a caller look.
