@@ -1,11 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -89,7 +92,7 @@ type ledger struct {
 	sent, acknowledged map[string]int
 }
 
-// stateText is the nth text of a document. Those of "big/…" take long to be indexed.
+// stateText is the nth text of a document. Those of "big/…" take long to be indexed, and fill segments.
 func stateText(id string, n int) string {
 	paragraphs := 1 + n%5
 	if strings.HasPrefix(id, "big/") {
@@ -196,61 +199,229 @@ func (l *ledger) last(id string) int {
 
 func newLedger() *ledger { return &ledger{sent: map[string]int{}, acknowledged: map[string]int{}} }
 
+// checkAnswers asks without a filter: whatever is found must be what its document is now.
+func (l *ledger) checkAnswers(t *testing.T, p *program) {
+	t.Helper()
+	for _, question := range []string{"State of client", fmt.Sprintf("Paragraph 1 speaks of word%d", 1+rand.IntN(30)), "Paragraph 2 says nothing else of note"} {
+		for _, mode := range []string{"hybrid", "dense", "lexical"} {
+			f := p.ask(question, map[string]any{"k": 40, "mode": mode})
+			for _, h := range f.Hits {
+				doc, ok := p.get(h.Document)
+				switch {
+				case !ok:
+					t.Errorf("%s: %q finds %s, which is deleted", mode, question, h.Document)
+				case h.Version != doc.Version || h.Text != doc.Text[h.Start:h.End]:
+					t.Errorf("%s: %q finds version %d of %s, which has %d: %q", mode, question, h.Version, h.Document, doc.Version, h.Text)
+				}
+			}
+		}
+	}
+}
+
+// checkOneLive: one generation is live, and it is the one that answers.
+func checkOneLive(t *testing.T, p *program) {
+	t.Helper()
+	var live []string
+	for _, g := range p.generations() {
+		if slices.Contains(g.Alias, "live") {
+			live = append(live, g.Name)
+		}
+	}
+	if f := p.ask("anything", nil); len(live) != 1 || f.Generation.Name != live[0] || f.Generation.Alias != "live" {
+		t.Errorf("live are %q; %+v answers", live, f.Generation)
+	}
+}
+
+// operate builds generations, promotes and rolls back, and drops what is not needed, one after the other, until the program dies. It returns how many
+// requests for each of them were answered.
+func operate(p *program, tokens func() int, stop <-chan struct{}) map[string]int {
+	done := map[string]int{}
+	request := func(verb, method, path string, body any) {
+		got, err := p.call(method, path, body)
+		switch {
+		case err != nil:
+		case got.status < 300:
+			done[verb]++
+		case got.status == http.StatusInternalServerError:
+			p.t.Errorf("%s %s answers %d %s", method, path, got.status, got.body)
+		}
+	}
+	for n := rand.IntN(1 << 30); ; n++ {
+		select {
+		case <-stop:
+			return done
+		case <-p.exited:
+			return done
+		default:
+		}
+		name := fmt.Sprintf("g%d", n)
+		request("build", "POST", "/generations", map[string]any{"name": name, "recipe": map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": tokens()}}})
+		request("promote", "POST", "/generations/"+name+"/promote", nil)
+		if n%3 == 0 {
+			request("rollback", "POST", "/rollback", nil)
+		}
+		var all []generation
+		if got, err := p.call("GET", "/generations", nil); err != nil || json.Unmarshal(got.body, &all) != nil {
+			continue
+		}
+		for _, g := range all {
+			if len(g.Alias) == 0 && (g.Name != name || n%2 == 0) {
+				request("drop", "DELETE", "/generations/"+g.Name, nil)
+			}
+		}
+	}
+}
+
+// percentile of durations, which it sorts.
+func percentile(all []time.Duration, share float64) time.Duration {
+	slices.Sort(all)
+	return all[min(len(all)-1, int(share*float64(len(all))))].Round(time.Millisecond)
+}
+
+// TestKillsLoseNothingThatWasAcknowledged kills at random times since the start: also before it serves, while it reads its log, seals, merges, replays,
+// promotes, rolls back and drops. LIVERAG_E2E_KILLS is how often; a tenth of it is with the default model.
 func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
-	kills := scaled(t, "LIVERAG_E2E_KILLS", 5)
+	kills := scaled(t, "LIVERAG_E2E_KILLS", 6)
+	for _, c := range []struct {
+		model string
+		kills int
+		big   bool
+	}{
+		{"local/static", kills - max(1, kills/10), true},
+		{"local/minilm", max(1, kills/10), false},
+	} {
+		t.Run(c.model, func(t *testing.T) {
+			data := t.TempDir()
+			l := newLedger()
+			var ready []time.Duration
+			var starting, sealing int
+			requests := map[string]int{}
+			for kill := range c.kills {
+				if kill%4 == 3 { // before it serves, or just then
+					p := launch(t, data, "--embedder", c.model)
+					usual := 300 * time.Millisecond
+					if len(ready) > 0 {
+						usual = ready[rand.IntN(len(ready))]
+					}
+					after(t, p, time.Duration(rand.Int64N(int64(usual+usual/10))))
+					p.kill()
+					starting++
+					continue
+				}
+				p := startProgram(t, data, "--embedder", c.model)
+				ready = append(ready, p.readyAfter)
+				l.check(t, p)
+				l.checkAnswers(t, p)
+				checkOneLive(t, p)
+				if t.Failed() {
+					t.Fatalf("after kill %d", kill)
+				}
+				stop := make(chan struct{})
+				wg := l.hammer(p, 4, 12, stop)
+				if kill%2 == 0 {
+					wg.Go(func() {
+						for verb, n := range operate(p, func() int { return 30 + rand.IntN(120) }, stop) {
+							requests[verb] += n
+						}
+					})
+				}
+				// A large document is still at work when the kill comes, while small ones behind it in the log are searchable already.
+				if id := fmt.Sprintf("big/%d", kill%3); c.big && l.write(p, id, l.last(id)+1, false) != nil {
+					t.Fatalf("%s can't be written", id)
+				}
+				after(t, p, time.Duration(rand.Int64N(int64(700*time.Millisecond))))
+				p.kill()
+				close(stop)
+				wg.Wait()
+				if unfinished, _ := filepath.Glob(filepath.Join(data, "store", "*", "*", "*.tmp")); len(unfinished) > 0 {
+					sealing++
+				}
+			}
+			p := startProgram(t, data, "--embedder", c.model)
+			ready = append(ready, p.readyAfter)
+			l.check(t, p)
+			l.checkAnswers(t, p)
+			checkOneLive(t, p)
+			live := p.live()
+			p.replay("again", map[string]any{"chunker": map[string]any{"strategy": "token", "tokens": 50}})
+			for _, g := range p.generations() {
+				p.ask("anything", map[string]any{"generation": g.Name, "max_staleness": "0s", "wait": "25s", "strict": true})
+				p.must(&g, "GET", "/generations/"+g.Name, nil)
+				if g.Progress.Documents != live.Progress.Documents {
+					t.Errorf("generation %s has %d documents, live has %d", g.Name, g.Progress.Documents, live.Progress.Documents)
+				}
+			}
+			acknowledged := 0
+			for _, n := range l.acknowledged {
+				acknowledged += n
+			}
+			t.Logf("%d kills, %d of them before it served, %d left an unfinished file of the store; %d changes acknowledged; answered: %v", c.kills, starting, sealing, acknowledged, requests)
+			t.Logf("%d starts served after p50 %s, p99 %s, max %s", len(ready), percentile(ready, .5), percentile(ready, .99), percentile(ready, 1))
+		})
+	}
+}
+
+// after waits for a kill's random moment, unless the program ends before.
+func after(t *testing.T, p *program, d time.Duration) {
+	t.Helper()
+	select {
+	case <-p.exited:
+		t.Fatalf("it ended by itself: %v\n%s", p.waited, p.err)
+	case <-time.After(d):
+	}
+}
+
+// TestKillsDuringPromotesLeaveOneLive kills at random moments while nothing but promotes, rollbacks and drops go on. LIVERAG_E2E_KILLS is how often.
+func TestKillsDuringPromotesLeaveOneLive(t *testing.T) {
+	t.Parallel()
+	kills := scaled(t, "LIVERAG_E2E_KILLS", 4)
 	data := t.TempDir()
 	l := newLedger()
-	var slowest time.Duration
-	for kill := range kills {
+	requests := map[string]int{}
+	for range kills + 1 {
 		p := startProgram(t, data)
-		slowest = max(slowest, p.readyAfter)
+		if len(l.sent) == 0 {
+			for i := range 30 {
+				if err := l.write(p, fmt.Sprintf("document %d", i), 1+i%7, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 		l.check(t, p)
+		checkOneLive(t, p)
+		// What was marked as dropped is gone, and its space free.
+		known := map[string]bool{}
+		for _, g := range p.generations() {
+			known[g.Name] = true
+		}
+		until(t, "free of dropped generations", func() bool {
+			dirs, err := os.ReadDir(filepath.Join(data, "store", "documents"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range dirs {
+				if d.IsDir() && !known[d.Name()] {
+					return false
+				}
+			}
+			return true
+		})
 		if t.Failed() {
-			t.Fatalf("after kill %d", kill)
+			break
 		}
 		stop := make(chan struct{})
-		wg := l.hammer(p, 4, 12, stop)
-		acknowledged := func() (n int) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			for _, v := range l.acknowledged {
-				n += v
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for verb, n := range operate(p, func() int { return 20 + rand.IntN(200) }, stop) {
+				requests[verb] += n
 			}
-			return n
-		}
-		// The kill falls on no particular place: after a random number of changes.
-		goal := acknowledged() + 20 + rand.IntN(200)
-		if kill%2 == 1 { // while another generation is being built and promoted
-			name := fmt.Sprintf("g%d", kill)
-			_, _ = p.call("POST", "/generations", map[string]any{"name": name, "recipe": map[string]any{"chunker": map[string]any{"strategy": "recursive", "tokens": 20 + kill}}})
-			goal -= rand.IntN(20)
-			_, _ = p.call("POST", "/generations/"+name+"/promote", nil)
-			_, _ = p.call("DELETE", fmt.Sprintf("/generations/g%d", kill-4), nil) // the kill may come in the middle of it
-		}
-		until(t, "so many changes", func() bool { return acknowledged() >= goal })
-		// A large document is still at work when the kill comes, while small ones behind it in the log are searchable already.
-		if id := fmt.Sprintf("big/%d", kill%3); l.write(p, id, l.last(id)+1, false) != nil {
-			t.Fatalf("%s can't be written", id)
-		}
-		goal = acknowledged() + 5 + rand.IntN(40)
-		until(t, "some more changes", func() bool { return acknowledged() >= goal })
+		})
+		after(t, p, time.Duration(rand.Int64N(int64(500*time.Millisecond))))
 		p.kill()
 		close(stop)
 		wg.Wait()
 	}
-	p := startProgram(t, data)
-	slowest = max(slowest, p.readyAfter)
-	l.check(t, p)
-	live := p.live()
-	p.replay("again", map[string]any{"chunker": map[string]any{"strategy": "token", "tokens": 50}})
-	for _, g := range p.generations() {
-		p.ask("anything", map[string]any{"generation": g.Name, "max_staleness": "0s", "wait": "25s", "strict": true})
-		p.must(&g, "GET", "/generations/"+g.Name, nil)
-		if g.Progress.Documents != live.Progress.Documents {
-			t.Errorf("generation %s has %d documents, live has %d", g.Name, g.Progress.Documents, live.Progress.Documents)
-		}
-	}
-	t.Logf("%d kills; the slowest start served after %s", kills, slowest)
+	t.Logf("%d kills; answered: %v", kills, requests)
 }
 
 func TestStoppingUnderLoadLosesNothing(t *testing.T) {
