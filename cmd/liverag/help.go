@@ -59,6 +59,16 @@ func printVerbHelp(t *terminal, v *verb, fs *flag.FlagSet) {
 		}
 		t.Printf("  %s\n  %s\n", t.dim("# "+e.does), e.line)
 	}
+	if len(v.subverbs) > 0 {
+		width := 0
+		for _, sub := range v.subverbs {
+			width = max(width, len(sub.name))
+		}
+		t.Printf("\n%s\n", t.bold("With flags and a help of their own:"))
+		for _, sub := range v.subverbs {
+			t.Printf("  %-*s  %s\n", width, sub.name, sub.summary)
+		}
+	}
 	t.Printf("\n%s\n", t.bold("Flags:"))
 	fs.VisitAll(func(f *flag.Flag) {
 		name, usage := flag.UnquoteUsage(f)

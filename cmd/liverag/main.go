@@ -51,6 +51,8 @@ type verb struct {
 	anyConfig bool
 	// setup declares the verb's own flags and returns what runs it once they are parsed.
 	setup func(fs *flag.FlagSet) action
+	// subverbs are verbs of two words, the first of them this one's name. They have flags and a help of their own.
+	subverbs []verb
 }
 
 // example is one command line of the help, with what it does.
@@ -102,6 +104,7 @@ func verbs() []verb {
 		rmVerb(),
 		importVerb(),
 		queryVerb(),
+		evalVerb(),
 		generationsVerb(),
 		replayVerb(),
 		promoteVerb(),
@@ -154,7 +157,7 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, errOut 
 			printHelp(stdout, all)
 			return exitDone
 		}
-		name, rest = rest[0], []string{"--help"}
+		name, rest = rest[0], append(slices.Clone(rest[1:]), "--help")
 	case "-version", "--version":
 		name = "version"
 	}
@@ -163,6 +166,11 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, errOut 
 		return report(stderr, "", slices.Contains(rest, "--json"), unknownVerb(all, name))
 	}
 	v := &all[i]
+	if len(rest) > 0 {
+		if i := slices.IndexFunc(v.subverbs, func(s verb) bool { return s.name == name+" "+rest[0] }); i >= 0 {
+			v, rest = &v.subverbs[i], rest[1:]
+		}
+	}
 	fs := flag.NewFlagSet(v.name, flag.ContinueOnError)
 	asJSON := fs.Bool("json", false, "print JSON")
 	act := v.setup(fs)

@@ -80,16 +80,26 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// everyVerb are all verbs, those of two words too.
+func everyVerb() []verb {
+	var all []verb
+	for _, v := range verbs() {
+		all = append(append(all, v), v.subverbs...)
+	}
+	return all
+}
+
 func TestHelp(t *testing.T) {
 	golden(t, "help/liverag.txt", invoke(t, nil, "", "--help").out)
-	for _, v := range verbs() {
+	for _, v := range everyVerb() {
 		t.Run(v.name, func(t *testing.T) {
-			got := invoke(t, nil, "", v.name, "--help")
+			words := strings.Fields(v.name)
+			got := invoke(t, nil, "", append(words, "--help")...)
 			if got.code != exitDone || got.err != "" {
 				t.Errorf("code %d, stderr %q", got.code, got.err)
 			}
-			golden(t, "help/"+v.name+".txt", got.out)
-			if other := invoke(t, nil, "", "help", v.name); other != got {
+			golden(t, "help/"+strings.Join(words, "-")+".txt", got.out)
+			if other := invoke(t, nil, "", append([]string{"help"}, words...)...); other != got {
 				t.Error("`help VERB` and `VERB --help` differ")
 			}
 		})
@@ -99,7 +109,7 @@ func TestHelp(t *testing.T) {
 // TestVerbsAreWhole holds every verb to what a reader of the help may expect.
 func TestVerbsAreWhole(t *testing.T) {
 	seen := map[string]bool{}
-	for _, v := range verbs() {
+	for _, v := range everyVerb() {
 		if seen[v.name] {
 			t.Errorf("%s is there twice", v.name)
 		}
