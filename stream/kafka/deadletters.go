@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/liverag/liverag/stream"
@@ -31,6 +30,9 @@ const (
 	headerGeneration = "liverag-generation"
 	// headerSettled marks a record that is no letter, but closes the one whose place its headers name.
 	headerSettled = "liverag-settled"
+	// headerOwn comes last, and holds how many of the headers before it are the record's own: those may have the names of ours, as those of a letter that
+	// somebody has produced to the corpus again do.
+	headerOwn = "liverag-own"
 	// headerTruncated holds how many bytes the value had that did not fit.
 	headerTruncated = "liverag-truncated"
 )
@@ -70,6 +72,11 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 		if d.Generation != "" {
 			add(headerGeneration, d.Generation)
 		}
+		own := 0
+		if d.Raw != nil {
+			own = len(d.Raw.Headers)
+		}
+		add(headerOwn, strconv.Itoa(own))
 		records[i] = r
 	}
 	err := l.produce(ctx, records)
@@ -82,20 +89,20 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 	return nil
 }
 
-// sendApart appends letters one by one. One that the topic finds too large goes without its value: the place in its headers still leads to the record, and a
+// sendApart appends letters one by one. One that the topic finds too large goes without its value, its own headers and a key that can't be a document's: the place in its headers still leads to the record, and a
 // letter that can't be written would hold up its partition for ever.
 func (l *Log) sendApart(ctx context.Context, records []*kgo.Record) error {
 	for _, r := range records {
 		again := &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}
 		err := l.produce(ctx, []*kgo.Record{again})
 		if errors.Is(err, kerr.MessageTooLarge) {
-			cut := &kgo.Record{Topic: r.Topic, Key: r.Key}
-			for _, h := range r.Headers {
-				if strings.HasPrefix(h.Key, "liverag-") && len(h.Value) <= maxDetail {
-					cut.Headers = append(cut.Headers, h)
-				}
+			_, ours := splitHeaders(r)
+			cut := &kgo.Record{Topic: r.Topic}
+			if len(r.Key) <= maxDetail {
+				cut.Key = r.Key
 			}
-			cut.Headers = append(cut.Headers, kgo.RecordHeader{Key: headerTruncated, Value: []byte(strconv.Itoa(len(r.Value)))})
+			cut.Headers = append(slices.Clone(ours),
+				kgo.RecordHeader{Key: headerTruncated, Value: []byte(strconv.Itoa(len(r.Value)))}, kgo.RecordHeader{Key: headerOwn, Value: []byte("0")})
 			err = l.produce(ctx, []*kgo.Record{cut})
 		}
 		if err != nil {
@@ -163,11 +170,41 @@ func (l *Log) ReadDeadLetters(ctx context.Context, limit int) ([]stream.DeadLett
 	return letters[max(0, len(letters)-limit):], nil
 }
 
+// splitHeaders tells apart the headers that a rejected record had and those that the letter has besides.
+func splitHeaders(r *kgo.Record) (own, ours []kgo.RecordHeader) {
+	if last := len(r.Headers) - 1; last >= 0 && r.Headers[last].Key == headerOwn {
+		if n, err := strconv.Atoi(string(r.Headers[last].Value)); err == nil && n >= 0 && n <= last {
+			return r.Headers[:n], r.Headers[n:last]
+		}
+	}
+	// One of a program that did not count them: the names are all there is.
+	for _, h := range r.Headers {
+		switch h.Key {
+		case headerReason, headerDetail, headerTopic, headerPartition, headerOffset, headerAttempts, headerTime, headerLog, headerDocument, headerGeneration, headerSettled:
+			ours = append(ours, h)
+		default:
+			own = append(own, h)
+		}
+	}
+	return own, ours
+}
+
+// namesPlace tells whether a record of the dead-letter topic says which record it is about.
+func namesPlace(r *kgo.Record) bool {
+	partition, err := strconv.ParseInt(header(r, headerPartition), 10, 32)
+	offset, err2 := strconv.ParseInt(header(r, headerOffset), 10, 64)
+	return err == nil && err2 == nil && partition >= 0 && offset >= 0
+}
+
 // deadLetter is the inverse of what Send does.
 func deadLetter(r *kgo.Record) stream.DeadLetter {
 	raw := &stream.Raw{Topic: r.Topic, Key: r.Key, Value: r.Value}
 	d := stream.DeadLetter{Raw: raw, Time: r.Timestamp.UTC()}
-	for _, h := range r.Headers {
+	own, ours := splitHeaders(r)
+	for _, h := range own {
+		raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value})
+	}
+	for _, h := range ours {
 		value := string(h.Value)
 		switch h.Key {
 		case headerReason:
@@ -183,17 +220,16 @@ func deadLetter(r *kgo.Record) stream.DeadLetter {
 			d.Position.Offset, _ = strconv.ParseInt(value, 10, 64)
 		case headerAttempts:
 			d.Attempts, _ = strconv.Atoi(value)
-		case headerLog:
 		case headerDocument:
 			d.Key = value
 		case headerGeneration:
 			d.Generation = value
+		case headerTruncated:
+			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value}) // or nobody would know that there was more
 		case headerTime:
 			if t, err := time.Parse(time.RFC3339Nano, value); err == nil {
 				d.Time = t
 			}
-		default:
-			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value})
 		}
 	}
 	return d

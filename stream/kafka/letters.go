@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/liverag/liverag/stream"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -24,13 +23,14 @@ const maxOpenLetters = 100_000
 
 // letters is what a process knows of the dead-letter topic: a few hundred bytes for each open letter. It is brought up to date when somebody asks.
 type letters struct {
-	mu      sync.Mutex
-	next    int64 // offset in the topic
+	turn    chan struct{} // holds one while somebody is at the rest: who waits for it has a deadline, which a broker that is away must not pass on
+	next    int64         // offset in the topic
 	open    map[string]*openLetter
 	order   []*openLetter // by Sequence; settled ones are still in it for a while
+	first   int           // all of order before it are settled
 	settled int           // how many of order
 	// discarded is known of the last maxOpenLetters, oldest first. One that is rejected again is open, and here too.
-	discarded []stream.Letter
+	discarded []openLetter
 }
 
 // listedDetail bounds what a listed letter says in words; read alone it says all.
@@ -55,21 +55,35 @@ func (l *Log) letterID(at stream.Position, log string) string {
 	return id
 }
 
+// header is one of those that we gave a record of the dead-letter topic.
 func header(r *kgo.Record, key string) string {
-	for i := len(r.Headers) - 1; i >= 0; i-- { // ours come after the record's own
-		if r.Headers[i].Key == key {
-			return string(r.Headers[i].Value)
+	_, ours := splitHeaders(r)
+	for i := len(ours) - 1; i >= 0; i-- {
+		if ours[i].Key == key {
+			return string(ours[i].Value)
 		}
 	}
 	return ""
 }
 
-// learn reads what was written to the topic since the last time. The lock is held.
+// knowLetters brings what is known of the letters up to date. Until done is called, nobody else changes it.
+func (l *Log) knowLetters(ctx context.Context) (known *letters, done func(), err error) {
+	k := &l.letters
+	select {
+	case k.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("dead letters: %w", l.unavailable("read "+l.dlqTopic(), ctx.Err()))
+	}
+	if err := l.learnLetters(ctx); err != nil {
+		<-k.turn
+		return nil, nil, err
+	}
+	return k, func() { <-k.turn }, nil
+}
+
+// learnLetters reads what was written to the topic since the last time. It is the caller's turn.
 func (l *Log) learnLetters(ctx context.Context) error {
 	k := &l.letters
-	if k.open == nil {
-		k.open = map[string]*openLetter{}
-	}
 	first, err := l.listOffsets(ctx, l.dlqTopic(), []int32{letterPartition}, earliest)
 	if err != nil {
 		return err
@@ -79,11 +93,15 @@ func (l *Log) learnLetters(ctx context.Context) error {
 		return err
 	}
 	begin, end := first[letterPartition], last[letterPartition]
+	if k.open == nil || end < k.next { // the topic was made again
+		*k = letters{turn: k.turn, open: map[string]*openLetter{}}
+	}
 	for id, o := range k.open {
 		if o.newest < begin { // the topic's retention has taken it
 			k.close(id)
 		}
 	}
+	k.discarded = slices.DeleteFunc(k.discarded, func(o openLetter) bool { return o.newest < begin })
 	if k.next = max(k.next, begin); k.next >= end {
 		return nil
 	}
@@ -121,12 +139,15 @@ func (l *Log) readLetters(ctx context.Context, from, end int64, use func(*kgo.Re
 
 func (l *Log) learnLetter(r *kgo.Record) {
 	k := &l.letters
+	if !namesPlace(r) {
+		return // somebody else wrote it: with the place 0-0 it would hide a letter of ours
+	}
 	d := deadLetter(r)
 	log := header(r, headerLog)
 	id := l.letterID(d.Position, log)
 	if outcome := header(r, headerSettled); outcome != "" {
 		if o := k.open[id]; o != nil && outcome == string(stream.Discarded) {
-			k.discarded = append(k.discarded[max(0, len(k.discarded)+1-maxOpenLetters):], o.Letter)
+			k.discarded = append(k.discarded[max(0, len(k.discarded)+1-maxOpenLetters):], *o)
 		}
 		k.close(id)
 		return
@@ -138,6 +159,7 @@ func (l *Log) learnLetter(r *kgo.Record) {
 		k.order = append(k.order, o)
 	}
 	o.newest = r.Offset
+	d.Attempts = max(d.Attempts, o.Attempts) // one that is delivered again was tried more often, not less
 	size := len(d.Raw.Key) + len(d.Raw.Value)
 	for _, h := range d.Raw.Headers {
 		size += len(h.Key) + len(h.Value)
@@ -148,12 +170,10 @@ func (l *Log) learnLetter(r *kgo.Record) {
 		o.Generations = append(slices.Clone(o.Generations), d.Generation) // a List may have returned the old one
 	}
 	for len(k.open) > maxOpenLetters {
-		for _, oldest := range k.order {
-			if !oldest.settled {
-				k.close(oldest.ID)
-				break
-			}
+		for k.order[k.first].settled {
+			k.first++
 		}
+		k.close(k.order[k.first].ID)
 	}
 }
 
@@ -167,7 +187,7 @@ func (k *letters) close(id string) {
 	o.settled = true
 	if k.settled++; k.settled > 64 && k.settled > len(k.order)/2 {
 		k.order = slices.DeleteFunc(k.order, func(o *openLetter) bool { return o.settled })
-		k.settled = 0
+		k.first, k.settled = 0, 0
 	}
 }
 
@@ -175,11 +195,11 @@ func (k *letters) close(id string) {
 func (l *Log) List(ctx context.Context, q stream.LetterQuery) ([]stream.Letter, error) {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
-	l.letters.mu.Lock()
-	defer l.letters.mu.Unlock()
-	if err := l.learnLetters(ctx); err != nil {
+	k, done, err := l.knowLetters(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	var out []stream.Letter
 	add := func(o *stream.Letter) {
 		if o.Sequence > q.After && (q.Code == "" || o.Problem.Code == q.Code) && (q.Key == "" || o.Key == q.Key) && (q.Limit == 0 || q.Discarded || len(out) < q.Limit) {
@@ -187,15 +207,15 @@ func (l *Log) List(ctx context.Context, q stream.LetterQuery) ([]stream.Letter, 
 		}
 	}
 	if !q.Discarded {
-		for _, o := range l.letters.order {
+		for _, o := range k.order {
 			if !o.settled {
 				add(&o.Letter)
 			}
 		}
 		return out, nil
 	}
-	for i := range l.letters.discarded {
-		add(&l.letters.discarded[i])
+	for i := range k.discarded {
+		add(&k.discarded[i].Letter)
 	}
 	slices.SortFunc(out, func(a, b stream.Letter) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	if q.Limit > 0 {
@@ -208,17 +228,17 @@ func (l *Log) List(ctx context.Context, q stream.LetterQuery) ([]stream.Letter, 
 func (l *Log) Letter(ctx context.Context, id string) (stream.Letter, error) {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
-	l.letters.mu.Lock()
-	defer l.letters.mu.Unlock()
-	if err := l.learnLetters(ctx); err != nil {
+	k, done, err := l.knowLetters(ctx)
+	if err != nil {
 		return stream.Letter{}, err
 	}
-	o := l.letters.open[id]
+	defer done()
+	o := k.open[id]
 	if o == nil {
 		return stream.Letter{}, fmt.Errorf("%w: %s", stream.ErrNoLetter, id)
 	}
 	letter := o.Letter
-	err := l.readLetters(ctx, o.newest, o.newest+1, func(r *kgo.Record) bool {
+	err = l.readLetters(ctx, o.newest, o.newest+1, func(r *kgo.Record) bool {
 		d := deadLetter(r)
 		letter.Raw, letter.Problem = d.Raw, d.Problem
 		return false
@@ -233,21 +253,21 @@ func (l *Log) Letter(ctx context.Context, id string) (stream.Letter, error) {
 func (l *Log) Settle(ctx context.Context, outcome stream.Outcome, ids ...string) error {
 	ctx, cancel := l.within(ctx)
 	defer cancel()
-	l.letters.mu.Lock()
-	defer l.letters.mu.Unlock()
-	if err := l.learnLetters(ctx); err != nil {
+	k, done, err := l.knowLetters(ctx)
+	if err != nil {
 		return err
 	}
+	defer done()
 	records := make([]*kgo.Record, len(ids))
 	for i, id := range ids {
-		o := l.letters.open[id]
+		o := k.open[id]
 		if o == nil {
 			return fmt.Errorf("%w: %s", stream.ErrNoLetter, id)
 		}
 		r := &kgo.Record{Topic: l.dlqTopic(), Partition: letterPartition}
 		for _, h := range [][2]string{
 			{headerSettled, string(outcome)}, {headerTopic, l.topic}, {headerLog, o.log},
-			{headerPartition, itoa(o.Position.Partition)}, {headerOffset, strconv.FormatInt(o.Position.Offset, 10)},
+			{headerPartition, itoa(o.Position.Partition)}, {headerOffset, strconv.FormatInt(o.Position.Offset, 10)}, {headerOwn, "0"},
 		} {
 			r.Headers = append(r.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
 		}

@@ -61,7 +61,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{cfg: cfg, topic: cfg.Corpus, health: &health{logger: cfg.Logger, down: map[string]time.Time{}}}
+	l := &Log{cfg: cfg, topic: cfg.Corpus, health: &health{logger: cfg.Logger, down: map[string]time.Time{}}, letters: letters{turn: make(chan struct{}, 1)}}
 	l.control = newRegister(l)
 	opts, err := cfg.options(l.health)
 	if err != nil {
@@ -488,6 +488,10 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 		}
 		if errors.Is(err, kerr.PolicyViolation) && l.cfg.Embedded != nil {
 			return l.cfg.Embedded.full()
+		}
+		if errors.Is(err, kerr.UnknownTopicID) && records[0].Topic == l.dlqTopic() {
+			// Somebody made the topic again, to be rid of the letters. The client would not learn of it; what is poison would hold up its partition until a restart.
+			l.client.PurgeTopicsFromProducing(l.dlqTopic())
 		}
 		if ctx.Err() != nil {
 			return l.overdue(ctx)
