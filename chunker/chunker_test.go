@@ -22,13 +22,13 @@ var scale = 1
 
 var strategies = []string{Markdown, Recursive, Token, Whole}
 
-func newChunker(t testing.TB, o Options) Chunker {
+func newChunker(t testing.TB, o Options) pure {
 	t.Helper()
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.(pure)
 }
 
 // pieces counts as a word-piece tokenizer does, roughly: a token for each four bytes of a word, one for each mark, and two around.
@@ -82,7 +82,7 @@ func TestNew(t *testing.T) {
 }
 
 // verify holds chunks to the contract of Chunker.
-func verify(t *testing.T, c Chunker, o Options, contentType, text string) []Chunk {
+func verify(t *testing.T, c pure, o Options, contentType, text string) []Chunk {
 	t.Helper()
 	fail := func(format string, args ...any) {
 		t.Helper()
@@ -96,8 +96,8 @@ func verify(t *testing.T, c Chunker, o Options, contentType, text string) []Chun
 		}
 		count = e.Count
 	}
-	chunks := c.Split(contentType, text)
-	if again := c.Split(contentType, strings.Clone(text)); !reflect.DeepEqual(chunks, again) {
+	chunks := c.split(contentType, text)
+	if again := c.split(contentType, strings.Clone(text)); !reflect.DeepEqual(chunks, again) {
 		fail("%v the first time, %v the second", chunks, again)
 	}
 	valid := utf8.ValidString(text)
@@ -217,9 +217,9 @@ func TestConcurrent(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				text := document(uint64(i), 3000)
-				want := c.Split("text/markdown", text)
+				want := c.split("text/markdown", text)
 				for range 20 {
-					if got := c.Split("text/markdown", text); !reflect.DeepEqual(got, want) {
+					if got := c.split("text/markdown", text); !reflect.DeepEqual(got, want) {
 						t.Errorf("%s: %v, then %v", c.Name(), want, got)
 					}
 				}
@@ -244,7 +244,7 @@ func TestHuge(t *testing.T) {
 			for _, o := range []Options{{}, {Tokenizer: MiniLM, Counter: wordPieces{}}} {
 				o.Strategy, o.Overlap = strategy, 20
 				c := newChunker(t, o)
-				chunks := c.Split("text/markdown", text)
+				chunks := c.split("text/markdown", text)
 				if strings.TrimSpace(unit) == "" {
 					if len(chunks) > 0 {
 						t.Errorf("%s: %d chunks of white space", c.Name(), len(chunks))
@@ -340,7 +340,7 @@ func TestTables(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := show(tt.text, newChunker(t, tt.o).Split(tt.contentType, tt.text))
+			got := show(tt.text, newChunker(t, tt.o).split(tt.contentType, tt.text))
 			if want := strings.Join(tt.want, "\n") + "\n"; got != want {
 				t.Errorf("got\n%swant\n%s", got, want)
 			}
@@ -355,7 +355,7 @@ func TestContextIsBounded(t *testing.T) {
 		fmt.Fprintf(&b, "%s level %d %s\n", strings.Repeat("#", i), i, strings.Repeat("é", 25))
 	}
 	text := b.String() + "text " + strings.Repeat("text ", 300)
-	chunks := newChunker(t, Options{}).Split("text/markdown", text)
+	chunks := newChunker(t, Options{}).split("text/markdown", text)
 	last := chunks[len(chunks)-1].Context
 	if !strings.HasPrefix(last, "level 4 é") || !strings.Contains(last, " > level 6 é") || len(last) > maxPath {
 		t.Errorf("context %q", last)
@@ -371,7 +371,7 @@ func TestEditStaysInItsSection(t *testing.T) {
 	c := newChunker(t, Options{})
 	texts := func(doc string) map[string]bool {
 		set := map[string]bool{}
-		for _, c := range c.Split("text/markdown", doc) {
+		for _, c := range c.split("text/markdown", doc) {
 			set[doc[c.Start:c.End]] = true
 		}
 		return set
@@ -446,7 +446,7 @@ func BenchmarkSplit(b *testing.B) {
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
-					c.Split("text/markdown", small[i%len(small)])
+					c.split("text/markdown", small[i%len(small)])
 					i++
 				}
 			})
@@ -454,7 +454,7 @@ func BenchmarkSplit(b *testing.B) {
 				b.SetBytes(int64(len(large)))
 				b.ReportAllocs()
 				for b.Loop() {
-					c.Split("text/markdown", large)
+					c.split("text/markdown", large)
 				}
 			})
 		}

@@ -24,7 +24,7 @@ const (
 
 func (c *markdown) Name() string { return c.name }
 
-func (c *markdown) Split(contentType, text string) []Chunk {
+func (c *markdown) split(contentType, text string) []Chunk {
 	r := c.rulers.take(text, false)
 	defer c.rulers.put(r)
 	if contentType != "text/markdown" && contentType != "text/html" { // HTML has become Markdown before it is cut

@@ -1,6 +1,7 @@
 package chunker
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -88,15 +89,27 @@ func New(o Options) (Chunker, error) {
 	}
 	switch o.Strategy {
 	case Markdown:
-		return &markdown{name(markdownVersion), o.Tokens, o.Overlap, rulers}, nil
+		return pure{&markdown{name(markdownVersion), o.Tokens, o.Overlap, rulers}}, nil
 	case Recursive:
-		return &recursive{name(recursiveVersion), o.Tokens, o.Overlap, rulers}, nil
+		return pure{&recursive{name(recursiveVersion), o.Tokens, o.Overlap, rulers}}, nil
 	case Token:
-		return &token{name(tokenVersion), o.Tokens, o.Overlap, rulers}, nil
+		return pure{&token{name(tokenVersion), o.Tokens, o.Overlap, rulers}}, nil
 	case Whole:
-		return &whole{fmt.Sprintf("%s/%d tokenizer=%s", o.Strategy, wholeVersion, o.Tokenizer), rulers}, nil
+		return pure{&whole{fmt.Sprintf("%s/%d tokenizer=%s", o.Strategy, wholeVersion, o.Tokenizer), rulers}}, nil
 	}
 	return nil, fmt.Errorf("strategy: unknown %q: use %s", o.Strategy, strings.Join([]string{Markdown, Recursive, Token, Whole}, ", "))
+}
+
+// pure is a strategy of this package as a Chunker: it needs no time to speak of, and nothing can go wrong.
+type pure struct{ strategy }
+
+type strategy interface {
+	Name() string
+	split(contentType, text string) []Chunk
+}
+
+func (p pure) Split(_ context.Context, contentType, text string) ([]Chunk, error) {
+	return p.split(contentType, text), nil
 }
 
 func newRulers(o Options) (*rulers, error) {

@@ -25,7 +25,7 @@ type recursive struct {
 
 func (c *recursive) Name() string { return c.name }
 
-func (c *recursive) Split(_, text string) []Chunk {
+func (c *recursive) split(_, text string) []Chunk {
 	r := c.rulers.take(text, false)
 	defer c.rulers.put(r)
 	p := packer{ruler: r, tokens: c.tokens, overlap: c.overlap, joint: r.frame()}

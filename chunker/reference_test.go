@@ -115,14 +115,14 @@ func TestReferenceSpans(t *testing.T) {
 	// Models of one chunker differ in what they find only, so a corpus is cut once for all of them.
 	type cutting struct{ chunker, corpus string }
 	cut := map[cutting][]referenceChunk{}
-	split := func(c Chunker, name string) []referenceChunk {
+	split := func(c pure, name string) []referenceChunk {
 		key := cutting{c.Name(), name}
 		if chunks, ok := cut[key]; ok {
 			return chunks
 		}
 		corpus := read(name)
 		var chunks []referenceChunk
-		for _, chunk := range c.Split("text/plain", corpus.text) {
+		for _, chunk := range c.split("text/plain", corpus.text) {
 			hash := sha256.Sum256([]byte(corpus.text[chunk.Start:chunk.End]))
 			chunks = append(chunks, referenceChunk{name, corpus.points[chunk.Start], corpus.points[chunk.End], hex.EncodeToString(hash[:8])})
 		}

@@ -45,11 +45,11 @@ func TestTokensAnEdit(t *testing.T) {
 			edits++
 			heldText := map[string]bool{}
 			inputs := map[string]bool{}
-			for _, c := range c.Split("text/markdown", before) {
+			for _, c := range c.split("text/markdown", before) {
 				heldText[before[c.Start:c.End]] = true
 				inputs[c.Context+"\n"+before[c.Start:c.End]] = true
 			}
-			for _, c := range c.Split("text/markdown", content) {
+			for _, c := range c.split("text/markdown", content) {
 				chunks++
 				tokens += c.Tokens
 				text := content[c.Start:c.End]

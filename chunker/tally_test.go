@@ -79,7 +79,7 @@ func TestCountedOnce(t *testing.T) {
 	for _, strategy := range strategies {
 		bytes := 0
 		c := newChunker(t, Options{Strategy: strategy, Tokenizer: MiniLM, Counter: calls{&bytes}})
-		c.Split("text/markdown", text)
+		c.split("text/markdown", text)
 		if ratio := float64(bytes) / float64(len(text)); ratio > 2 {
 			t.Errorf("%s: %.2f times the text was counted", c.Name(), ratio)
 		} else {

@@ -11,7 +11,7 @@ type token struct {
 
 func (c *token) Name() string { return c.name }
 
-func (c *token) Split(_, text string) []Chunk {
+func (c *token) split(_, text string) []Chunk {
 	r := c.rulers.take(text, true)
 	defer c.rulers.put(r)
 	if r.encoding == nil {

@@ -8,7 +8,7 @@ type whole struct {
 
 func (c *whole) Name() string { return c.name }
 
-func (c *whole) Split(_, text string) []Chunk {
+func (c *whole) split(_, text string) []Chunk {
 	r := ruler{text: text}
 	start, end := r.trim(0, len(text))
 	if start == end {
