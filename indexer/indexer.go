@@ -61,6 +61,8 @@ type Parts struct {
 	// Recipe has its defaults filled in.
 	Recipe  vectordb.Recipe
 	Chunker chunker.Chunker
+	// Outside tells that the chunker is somebody else's program: it works on its own time, and may fail.
+	Outside bool
 	// Embedder takes the lane of a call from its context.
 	Embedder embedder.Embedder
 	// Allowance tells what the model's provider allows; nil if nobody limits it.

@@ -501,7 +501,10 @@ func (b *bed) compare(want map[string]string, generation ...string) {
 				continue
 			}
 			got[rev.Key] = rev.Text
-			chunks := cut.Split(stream.TextMarkdown, rev.Text)
+			chunks, err := cut.Split(b.ctx(), stream.TextMarkdown, rev.Text)
+			if err != nil {
+				b.t.Fatal(err)
+			}
 			if len(chunks) != len(rev.Entries) {
 				b.t.Errorf("%s has %d entries, want %d", rev.Key, len(rev.Entries), len(chunks))
 				continue

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/internal/htmltext"
 	"github.com/liverag/liverag/stream"
@@ -417,11 +418,20 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 			if err := p.gate.enter(ctx, p.live()); err != nil {
 				return err
 			}
-			missing := p.revise(t, stored, other, lent.chunker)
+			u := p.revise(t, stored, other, lent.chunker)
+			var missing []missingInput
+			var err error
+			if u != nil && !p.parts.Outside {
+				missing, err = p.cut(ctx, t, u)
+			}
 			p.gate.leave()
 			switch {
+			case err != nil:
+				return err
 			case len(t.letters) > 0:
 				g.Go(func() error { return p.bury(ctx, t) })
+			case u != nil && p.parts.Outside:
+				g.Go(func() error { return p.cutOutside(ctx, t, u) })
 			case len(missing) > 0:
 				g.Go(func() error { return p.embed(ctx, t, missing) })
 			default:
@@ -455,8 +465,14 @@ func (p *pipeline) borrow(ctx context.Context, keys []string, current []vectordb
 	return out
 }
 
-// revise makes the task's revision, with every vector that the stored one, or another generation's, can lend, and returns the inputs that have to be embedded.
-func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunker string) []missingInput {
+// uncut is what cut needs: how to read the text, and whose vectors can be lent.
+type uncut struct {
+	as            string
+	stored, other *vectordb.Revision
+}
+
+// revise makes the task's revision, all but its entries if the text is not one whose entries are known; what is left to do then is returned.
+func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunker string) *uncut {
 	if t.content != nil && t.content.Version <= stored.Version {
 		p.counts.stale.Add(1)
 		t.content = nil
@@ -514,13 +530,23 @@ func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunke
 			return nil
 		}
 	}
-	lent := make(map[vectordb.Hash][]float32, len(stored.Entries)+len(other.Entries))
-	for _, entries := range [][]vectordb.Entry{other.Entries, stored.Entries} {
+	return &uncut{splitAs, stored, other}
+}
+
+// cut makes the entries of the task's revision, with every vector that the stored one, or another generation's, can lend, and returns the inputs that have to be embedded.
+// The error is the chunker's.
+func (p *pipeline) cut(ctx context.Context, t *task, u *uncut) ([]missingInput, error) {
+	rev := t.revision
+	chunks, err := p.parts.Chunker.Split(ctx, u.as, rev.Text)
+	if err != nil {
+		return nil, err
+	}
+	lent := make(map[vectordb.Hash][]float32, len(u.stored.Entries)+len(u.other.Entries))
+	for _, entries := range [][]vectordb.Entry{u.other.Entries, u.stored.Entries} {
 		for i := range entries {
 			lent[entries[i].Hash] = entries[i].Vector
 		}
 	}
-	chunks := p.parts.Chunker.Split(splitAs, rev.Text)
 	rev.Entries = make([]vectordb.Entry, len(chunks))
 	var missing []missingInput
 	asked := make(map[vectordb.Hash]int)
@@ -542,7 +568,46 @@ func (p *pipeline) revise(t *task, stored, other *vectordb.Revision, otherChunke
 	if len(missing) == 0 {
 		p.countReused(t)
 	}
-	return missing
+	return missing, nil
+}
+
+// cutOutside is cut, and what follows, where somebody else's program cuts: it takes none of our processors, and while it is away it is asked again and again.
+func (p *pipeline) cutOutside(ctx context.Context, t *task, u *uncut) error {
+	for attempt := 1; ; attempt++ {
+		missing, err := p.cut(ctx, t, u)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if problem := chunkerProblem(err); problem != nil {
+			t.reject(problem.Code, problem.Detail)
+			return p.bury(ctx, t)
+		}
+		if err == nil {
+			if attempt > 1 {
+				p.clearTrouble()
+			}
+			if len(missing) > 0 {
+				return p.embed(ctx, t, missing)
+			}
+			return p.send(ctx, t)
+		}
+		p.setTrouble(fmt.Sprintf("cutting fails, trying again: %v", err))
+		if p.overtake(t) {
+			return nil
+		}
+		if err := sleep(ctx, backoff(attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+// chunkerProblem is the problem of a text that the chunker can't cut; nil for every other error, and for none.
+func chunkerProblem(err error) *stream.Problem {
+	var failed *chunker.Error
+	if !errors.As(err, &failed) || failed.Temporary {
+		return nil
+	}
+	return &stream.Problem{Code: stream.CodeChunkerRejected, Detail: err.Error()}
 }
 
 // countReused notes that every entry of the task's revision was there already.

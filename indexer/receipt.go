@@ -107,7 +107,9 @@ func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (R
 		}
 		if purge && c.Kind == stream.Upsert {
 			for _, g := range all {
-				g.remember(models, c.Document)
+				if err := g.remember(ctx, models, c.Document); err != nil {
+					return fmt.Errorf("generation %s: which vectors were the document's: %w", g.name, err)
+				}
 			}
 		}
 		return nil
@@ -169,10 +171,10 @@ func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (R
 }
 
 // remember adds what the generation has embedded of a document.
-func (g *generation) remember(models map[string]*ofModel, d *stream.Document) {
+func (g *generation) remember(ctx context.Context, models map[string]*ofModel, d *stream.Document) error {
 	parts, err := g.usable()
 	if err != nil {
-		return
+		return nil
 	}
 	m := models[parts.Embedder.Name()]
 	if m == nil {
@@ -183,17 +185,22 @@ func (g *generation) remember(models map[string]*ofModel, d *stream.Document) {
 	if splitAs == stream.TextHTML {
 		page, err := htmltext.Convert(text)
 		if err != nil {
-			return
+			return nil
 		}
 		text, splitAs = page.Markdown, stream.TextMarkdown
 	}
-	for _, chunk := range parts.Chunker.Split(splitAs, text) {
+	chunks, err := parts.Chunker.Split(ctx, splitAs, text)
+	if err != nil && chunkerProblem(err) == nil { // what it can't cut was never embedded
+		return err
+	}
+	for _, chunk := range chunks {
 		in := input(chunk.Context, text[chunk.Start:chunk.End])
 		sum := sha256.Sum256([]byte(in))
 		if len(m.inputs) < maxPurged {
 			m.inputs[vectordb.Hash(sum[:16])] = strings.Clone(in)
 		}
 	}
+	return nil
 }
 
 // purgeVectors takes from the caches what no document uses any more.

@@ -44,8 +44,21 @@ func (g *generation) redo(ctx context.Context, c *stream.Change, rewrite bool) (
 	if err := x.gate.enter(ctx, live); err != nil {
 		return nil, err
 	}
-	missing := p.revise(t, &stored[0], &vectordb.Revision{}, "")
+	u := p.revise(t, &stored[0], &vectordb.Revision{}, "")
+	var missing []missingInput
+	if u != nil && !parts.Outside {
+		missing, err = p.cut(ctx, t, u)
+	}
 	x.gate.leave()
+	if u != nil && parts.Outside {
+		missing, err = p.cut(ctx, t, u)
+	}
+	if problem := chunkerProblem(err); problem != nil {
+		return problem, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cut: %w", err)
+	}
 	if len(t.letters) > 0 {
 		return &t.letters[0].Problem, nil
 	}

@@ -548,7 +548,11 @@ type paragraphs struct{ n int }
 
 func (c paragraphs) Name() string { return fmt.Sprint("paragraphs/", c.n) }
 
-func (c paragraphs) Split(_, text string) []chunker.Chunk {
+func (c paragraphs) Split(_ context.Context, _, text string) ([]chunker.Chunk, error) {
+	return c.split(text), nil
+}
+
+func (c paragraphs) split(text string) []chunker.Chunk {
 	var out []chunker.Chunk
 	context, at := "", 0
 	if strings.HasPrefix(text, "# ") {
@@ -644,7 +648,7 @@ type pieces struct {
 
 // cut does by hand what a recipe says.
 func cut(recipe vectordb.Recipe, text string) (out pieces) {
-	for _, chunk := range (paragraphs{recipe.Chunker.Tokens}).Split("", text) {
+	for _, chunk := range (paragraphs{recipe.Chunker.Tokens}).split(text) {
 		input := text[chunk.Start:chunk.End]
 		if chunk.Context != "" {
 			input = chunk.Context + "\n" + input

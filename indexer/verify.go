@@ -432,15 +432,23 @@ func (r *verification) differs(ctx context.Context, rev *vectordb.Revision, f *f
 
 // inconsistent tells whether entries are not those that the recipe makes of the stored text, or their vectors none that the model could have made.
 func (r *verification) inconsistent(ctx context.Context, rev *vectordb.Revision) (kind, detail string, err error) {
-	if err := r.x.gate.enter(ctx, false); err != nil {
-		return "", "", err
+	if !r.parts.Outside {
+		if err := r.x.gate.enter(ctx, false); err != nil {
+			return "", "", err
+		}
+		defer r.x.gate.leave()
 	}
-	defer r.x.gate.leave()
 	splitAs := rev.ContentType
 	if splitAs == stream.TextHTML {
 		splitAs = stream.TextMarkdown
 	}
-	chunks := r.parts.Chunker.Split(splitAs, rev.Text)
+	chunks, err := r.parts.Chunker.Split(ctx, splitAs, rev.Text)
+	if problem := chunkerProblem(err); problem != nil {
+		return Mixed, problem.Detail, nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("cut %q: %w", rev.Key, err)
+	}
 	if len(chunks) != len(rev.Entries) {
 		return Mixed, fmt.Sprintf("it has %d chunks, its text makes %d", len(rev.Entries), len(chunks)), nil
 	}

@@ -127,6 +127,7 @@ const (
 	CodeMappingFailed    = "mapping_failed"     // the configured mapping finds no id or no text
 	CodeInputTooLong     = "input_too_long"     // an embedder input over its limit, under the policy "reject"
 	CodeEmbedRejected    = "embed_rejected"     // the model refuses this very input
+	CodeChunkerRejected  = "chunker_rejected"   // somebody else's chunker can't cut this very text
 )
 
 // Raw is a log record as it was read.

@@ -350,7 +350,11 @@ func (b *bench) alone(ctx context.Context) (chunksPerSecond float64, err error) 
 	var requests [][]string
 	var inputs []string
 	for _, text := range b.texts {
-		for _, chunk := range parts.Chunker.Split(stream.TextMarkdown, text) {
+		chunks, err := parts.Chunker.Split(ctx, stream.TextMarkdown, text)
+		if err != nil {
+			return 0, err
+		}
+		for _, chunk := range chunks {
 			if inputs = append(inputs, chunk.Context+"\n"+text[chunk.Start:chunk.End]); len(inputs) == request {
 				requests, inputs = append(requests, inputs), nil
 			}

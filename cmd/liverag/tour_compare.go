@@ -107,7 +107,10 @@ func speed(ctx context.Context, documents []demo.Document, cut chunker.Chunker, 
 	var sizes []int
 	for i := 0; i < len(documents) && len(inputs) < least+most; i++ {
 		d := documents[i*stride%len(documents)]
-		chunks := cut.Split(stream.TextMarkdown, d.Text)
+		chunks, err := cut.Split(ctx, stream.TextMarkdown, d.Text)
+		if err != nil {
+			return 0, err
+		}
 		for c := range slices.Chunk(chunks, max(1, len(chunks)/perDocument)) {
 			inputs = append(inputs, c[0].Context+"\n"+d.Text[c[0].Start:c[0].End])
 			sizes = append(sizes, c[0].End-c[0].Start)

@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"stream/intake":         {"stream"},
 	"stream/streamtest":     {"stream"},
 	"chunker":               {},
+	"chunker/external":      {"chunker"},
 	"embedder":              {},
 	"embedder/local":        {"embedder"},
 	"embedder/openai":       {"embedder"},
