@@ -558,7 +558,10 @@ func (c *chaos) holds(m *member, fold map[string]logged) {
 			c.t.Errorf("%s: %s holds version %d, %.60q, and the log says offset %d of partition %d, %.60q", m.name, key, doc.Version, doc.Text, l.offset, l.partition, text)
 			continue
 		}
-		want := cut.Split(contentType, text)
+		want, err := cut.Split(c.t.Context(), contentType, text)
+		if err != nil {
+			c.t.Fatal(err)
+		}
 		if len(want) != len(doc.Chunks) {
 			c.t.Errorf("%s: %s has %d chunks, want %d", m.name, key, len(doc.Chunks), len(want))
 			continue
