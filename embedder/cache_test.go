@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/embedder/embeddertest"
@@ -235,6 +237,45 @@ func TestCacheDiskFull(t *testing.T) {
 	store.Close()
 	if len(warnings) != 1 || !errors.As(warnings[0], new(*os.PathError)) {
 		t.Errorf("warnings %v, want one", warnings)
+	}
+}
+
+// TestCacheGoesOnAfterAnOutage: vectors are kept again as soon as the disk takes them, and what was written before the outage is found.
+func TestCacheGoesOnAfterAnOutage(t *testing.T) {
+	dir := t.TempDir()
+	var warnings atomic.Int64
+	store := openCache(t, embedder.CacheConfig{Dir: dir, MaxBytes: 8 << 10, RetryAfter: time.Millisecond, Warn: func(error) { warnings.Add(1) }})
+	c := embedder.Cache(embedder.NewHash(64), store)
+	embed := func(from, to int) {
+		for i := from; i < to; i++ {
+			mustAnswer(t, "call", ask(t.Context(), c, embedder.Index, fmt.Sprint("doc ", i)), fmt.Sprint("doc ", i))
+		}
+	}
+	// The next segment can't be begun while a directory has its name.
+	if err := os.Mkdir(filepath.Join(dir, "00000001.vectors"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); warnings.Load() == 0; {
+		embed(0, 1)
+		if time.Now().After(end) {
+			t.Fatal("no warning")
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "00000001.vectors")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); store.Bytes() == 0; {
+		embed(1, 2)
+		if time.Now().After(end) {
+			t.Fatal("nothing is kept after the outage")
+		}
+	}
+	store.Close()
+	if warnings.Load() != 1 {
+		t.Errorf("%d warnings of one outage", warnings.Load())
+	}
+	if store := openCache(t, embedder.CacheConfig{Dir: dir}); store.Len() == 0 {
+		t.Error("nothing is found by the next process")
 	}
 }
 

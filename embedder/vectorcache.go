@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // CacheConfig says where vectors are kept and how many.
@@ -22,8 +23,10 @@ type CacheConfig struct {
 	Dir string
 	// MaxBytes bounds the files. The vectors that were added first go first, an eighth of it at a time. Defaults to 512 MiB.
 	MaxBytes int64
-	// Warn is told, once, why vectors are no longer kept: a full disk, say. Defaults to slog.Warn.
+	// Warn is told why vectors are not kept for now: a full disk, say. Each outage is told once, however long it lasts. Defaults to slog.Warn.
 	Warn func(error)
+	// RetryAfter is how long nothing is kept after a write failed. Defaults to 5 s.
+	RetryAfter time.Duration
 }
 
 // VectorCache keeps vectors in files by a hash of their model, role and text. See [Cache].
@@ -44,7 +47,8 @@ type VectorCache struct {
 	queued   int // bytes
 	writing  bool
 	idle     sync.Cond // on mu; told when writing ends
-	broken   bool      // a write failed: nothing more is kept
+	resume   time.Time // a write failed: nothing is kept before
+	told     bool      // the outage is known
 	closed   bool
 
 	buf []byte // of the writer
@@ -88,7 +92,10 @@ func OpenCache(cfg CacheConfig) (*VectorCache, error) {
 		cfg.MaxBytes = 512 << 20
 	}
 	if cfg.Warn == nil {
-		cfg.Warn = func(err error) { slog.Warn("vectors are no longer cached", "error", err) }
+		cfg.Warn = func(err error) { slog.Warn("vectors are not cached for now", "error", err) }
+	}
+	if cfg.RetryAfter <= 0 {
+		cfg.RetryAfter = 5 * time.Second
 	}
 	c := &VectorCache{cfg: cfg, pending: make(map[vectorKey][]float32)}
 	c.idle.L = &c.mu
@@ -311,7 +318,7 @@ func (c *VectorCache) put(key vectorKey, vector []float32) {
 	size := int(vectorRecord(len(vector)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken || c.closed || c.queued+size > pendingBytes {
+	if c.closed || c.queued+size > pendingBytes || time.Now().Before(c.resume) {
 		return
 	}
 	if _, ok := c.pending[key]; ok {
@@ -346,31 +353,35 @@ func (c *VectorCache) write() {
 			c.mu.Unlock()
 			return
 		}
-		broken := c.broken
+		failing := time.Now().Before(c.resume)
 		c.mu.Unlock()
 
 		var places []place
 		var s *segment
 		var err error
-		if !broken {
+		if !failing {
 			s, places, err = c.append(batch)
 		}
 
 		c.mu.Lock()
 		for i, p := range batch {
 			delete(c.pending, p.key)
-			if err == nil && !broken {
+			if err == nil && !failing {
 				s.index[p.key.short()] = places[i]
 			}
 		}
 		c.queued -= size
-		if err == nil && !broken {
+		tell := false
+		switch {
+		case err != nil:
+			tell, c.told = !c.told, true
+			c.resume = time.Now().Add(c.cfg.RetryAfter)
+		case !failing:
+			c.told = false
 			c.shrink()
-		} else {
-			c.broken = true
 		}
 		c.mu.Unlock()
-		if err != nil {
+		if tell {
 			c.cfg.Warn(fmt.Errorf("write to vector cache in %s: %w", c.cfg.Dir, err))
 		}
 	}
@@ -419,6 +430,7 @@ func (c *VectorCache) append(batch []pendingVector) (*segment, []place, error) {
 		keys = binary.LittleEndian.AppendUint32(keys, crc32.Checksum(keys[start:], castagnoli))
 	}
 	if _, err := s.keys.WriteAt(keys, s.keySize); err != nil {
+		_ = s.keys.Truncate(s.keySize) // what is left of them would speak of vectors that others overwrite
 		return nil, nil, err
 	}
 	c.mu.Lock()

@@ -265,7 +265,14 @@ func asProblem(err error) error {
 		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "model_unavailable", RetryAfter: max(2*time.Second, failed.RetryAfter), Err: err,
 			Detail: fmt.Sprintf("the model does not answer now, try this again: %v", err)}
 	}
-	if errors.Is(err, stream.ErrUnavailable) {
+	switch {
+	case errors.Is(err, stream.ErrDiskFull):
+		return &problem.Error{Status: http.StatusInsufficientStorage, Code: "disk_full", RetryAfter: 5 * time.Second, Err: err,
+			Detail: "the disk that holds the log has no room; nothing was changed. Make room there and try this again"}
+	case errors.Is(err, stream.ErrLogFull):
+		return &problem.Error{Status: http.StatusInsufficientStorage, Code: "log_full", Err: err,
+			Detail: "the log is full; nothing was changed. Delete documents and restart, which compacts it, or raise log.max_bytes"}
+	case errors.Is(err, stream.ErrUnavailable):
 		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "log_unavailable", RetryAfter: 2 * time.Second, Err: err,
 			Detail: "the log can't be reached now; answers go on from what is indexed, try this again"}
 	}

@@ -194,7 +194,7 @@ type Source interface {
 type Sink interface {
 	// Append blocks until every change is durable in the log, and says where each is, in order. On an error some may have been
 	// written; appending them again is harmless. Retries of transient errors happen inside, until ctx ends.
-	// Errors: ErrLogFull, ErrUnavailable, *Problem for a change that can't be encoded.
+	// Errors: ErrLogFull, ErrDiskFull, ErrUnavailable, *Problem for a change that can't be encoded.
 	Append(ctx context.Context, changes ...Change) (Receipt, error)
 }
 
@@ -336,6 +336,8 @@ type Register interface {
 var (
 	// ErrLogFull: the embedded log reached its size limit. Nothing was dropped; deletes and compaction, or a higher limit, help.
 	ErrLogFull = errors.New("log is full")
+	// ErrDiskFull: the disk that holds the embedded log has no room. Nothing was dropped; as soon as there is room again, writes go on.
+	ErrDiskFull = errors.New("disk is full")
 	// ErrUnavailable: the broker can't be reached within the time given.
 	ErrUnavailable = errors.New("log is unavailable")
 	// ErrNoLetter: no open dead letter has that id.

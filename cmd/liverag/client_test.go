@@ -138,6 +138,7 @@ func TestPutAnswers(t *testing.T) {
 		{"no wait", 202, `{"id":"a","token":"t"}`, []string{"--wait", "0"}, exitDone, "a  written, in the log after", ""},
 		{"JSON", 200, `{"id":"a","token":"t","searchable":true}`, []string{"--json"}, exitDone, `{"id":"a","token":"t","searchable":true,"took":`, ""},
 		{"full", 507, `{"code":"log_full","detail":"the log is full"}`, nil, exitFailed, "", "log_full: the log is full\n  nothing was dropped: "},
+		{"disk full", 507, `{"code":"disk_full","detail":"the disk is full"}`, nil, exitFailed, "", "disk_full: the disk is full\n  nothing was dropped: make room"},
 		{"too large", 413, `{"code":"document_too_large","title":"Document too large"}`, nil, exitFailed, "", "document_too_large: Document too large\n  split the document"},
 		{"JSON problem", 400, `{"code":"wrong_type","detail":"d"}`, []string{"--json"}, exitFailed, "", `{"code":"wrong_type","error":"wrong_type: d","hint":""}`},
 		{"not liverag", 404, `<html>`, nil, exitFailed, "", "answers 404 Not Found, and not like liverag: is that the right --server?"},

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/liverag/liverag/internal/diskspace"
 	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
@@ -179,7 +180,7 @@ func checkData(cfg *Config) []check {
 		state = "is in use by process " + pid
 	}
 	checks := []check{ok("data", "%s %s and is writable", full, state)}
-	free, err := freeBytes(place)
+	free, err := diskspace.Free(place)
 	if err != nil {
 		return append(checks, check{"disk", stateWarn, fmt.Sprintf("free space is not known: %v", err), ""})
 	}

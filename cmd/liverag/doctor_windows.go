@@ -6,17 +6,6 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// freeBytes is what this user may still write to the disk that holds dir.
-func freeBytes(dir string) (uint64, error) {
-	name, err := windows.UTF16PtrFromString(dir)
-	if err != nil {
-		return 0, err
-	}
-	var free uint64
-	err = windows.GetDiskFreeSpaceEx(name, &free, nil, nil)
-	return free, err
-}
-
 // lockedBy returns the process that holds the lock file of a data directory, "" if none does. The system does not tell which one it is.
 func lockedBy(path string) string {
 	f, err := os.Open(path)

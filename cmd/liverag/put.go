@@ -189,6 +189,8 @@ func explainWrite(err error) error {
 	switch p.Code {
 	case "log_full":
 		return withHint(err, "nothing was dropped: delete documents, or start liverag with a higher --log.max_bytes")
+	case "disk_full":
+		return withHint(err, "nothing was dropped: make room on the disk of liverag's data directory; it goes on by itself")
 	case stream.CodeDocumentTooLarge:
 		return withHint(err, "split the document, or start liverag with a higher --documents.max_bytes")
 	}

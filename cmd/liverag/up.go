@@ -101,7 +101,7 @@ func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error
 	if d.serve {
 		forget, err := announce(cfg.Data, base)
 		if err != nil {
-			return err
+			logger.Warn("verbs that are called without --server will not find this one", "error", err)
 		}
 		defer forget()
 	}
@@ -225,13 +225,17 @@ func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, 
 // announce leaves the base URL in the data directory, for verbs that are called without --server.
 func announce(data, base string) (forget func(), err error) {
 	path := filepath.Join(data, urlFile)
-	if err := os.WriteFile(path+".new", []byte(base+"\n"), 0o644); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	forget = func() { _ = os.Remove(path) }
+	err = os.WriteFile(path+".new", []byte(base+"\n"), 0o644)
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	if err != nil {
+		_ = os.Remove(path + ".new")
+		forget() // an address of before would send them elsewhere
+		return forget, fmt.Errorf("data directory: %w", err)
 	}
-	return func() { _ = os.Remove(path) }, nil
+	return forget, nil
 }
 
 // giveBack returns memory to the system once a burst of work is over, and again when the store has tidied up after it: what indexing took is not needed for serving.

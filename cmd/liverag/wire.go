@@ -152,7 +152,7 @@ func (s *system) openCache(cfg *Config, logger *slog.Logger) error {
 	}
 	s.models.cache, err = embedder.OpenCache(embedder.CacheConfig{
 		Dir: dir, MaxBytes: int64(cfg.Cache.MaxBytes),
-		Warn: func(err error) { logger.Warn("vectors are no longer cached", "error", err) },
+		Warn: func(err error) { logger.Warn("vectors are not cached for now", "error", err) },
 	})
 	if err != nil {
 		return errors.Join(fmt.Errorf("open vector cache: %w", err), lock.Close())

@@ -53,6 +53,7 @@ var mechanisms = map[string][]string{
 	"internal/problem":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
 	"internal/httpd":        {"cmd"},
 	"internal/dirlock":      {"stream/kafka", "cmd"},
+	"internal/diskspace":    {"stream/kafka", "cmd"},
 	"internal/tlsfile":      {"stream/kafka", "vectordb/milvus"},
 	"internal/githistory":   {"cmd"},
 	"internal/mockprovider": {"cmd"},

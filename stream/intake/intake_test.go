@@ -245,6 +245,7 @@ func TestLogFaults(t *testing.T) {
 		retry  bool
 	}{
 		{"full", func(context.Context, []stream.Change) error { return fmt.Errorf("append: %w", stream.ErrLogFull) }, 507, "log_full", false},
+		{"disk full", func(context.Context, []stream.Change) error { return fmt.Errorf("append: %w", stream.ErrDiskFull) }, 507, "disk_full", true},
 		{"unavailable", func(context.Context, []stream.Change) error { return stream.ErrUnavailable }, 503, "log_unavailable", true},
 		{"silent", func(ctx context.Context, _ []stream.Change) error { <-ctx.Done(); return ctx.Err() }, 503, "log_unavailable", true},
 		{"re-created", func(context.Context, []stream.Change) error { return stream.ErrLogChanged }, 503, "log_changed", true},

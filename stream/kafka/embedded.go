@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/internal/dirlock"
+	"github.com/liverag/liverag/internal/diskspace"
 	"github.com/liverag/liverag/stream"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -31,6 +33,9 @@ type EmbeddedConfig struct {
 	Listen string
 	// Logger tells of compactions and of what the broker warns of. Default: slog.Default().
 	Logger *slog.Logger
+
+	// free tells how many bytes the disk that holds a directory has left. Default: diskspace.Free.
+	free func(dir string) (uint64, error)
 }
 
 // Embedded is a single-node broker in this process that keeps its records in a directory and syncs every write.
@@ -72,6 +77,11 @@ const (
 
 	// lookEvery is after how many written bytes the size on disk is looked at again.
 	lookEvery = 8 << 20
+
+	// spareDisk is how much of the disk the log leaves free, and spareForFrees how much when what is written may help, as deletions do. The broker's own
+	// writes must never fail half-way: it ignores a failed fsync, and what it writes beside a batch is not taken back with it.
+	spareDisk     = 16 << 20
+	spareForFrees = 4 << 20
 )
 
 // OpenEmbedded starts the broker. It fails when another process has the directory, and when the directory's format is not
@@ -80,6 +90,9 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 	cfg.Logger = logger(cfg.Logger)
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = 1 << 30
+	}
+	if cfg.free == nil {
+		cfg.free = diskspace.Free
 	}
 	if cfg.Dir == "" {
 		return nil, errors.New("embedded log: no directory given: set --data")
@@ -113,7 +126,14 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 	}
 	if e.worthCompacting() {
 		if err := e.compact(); err != nil {
-			return nil, fmt.Errorf("embedded log: compact: %w", err)
+			// A log that is larger than it could be is one that works.
+			cfg.Logger.Warn("the embedded log can't be compacted now; the next start tries again", "error", err)
+			if err := e.recover(); err != nil {
+				return nil, fmt.Errorf("embedded log: %w", err)
+			}
+			if e.size, err = sizeOf(e.logDir()); err != nil {
+				return nil, fmt.Errorf("embedded log: %w", err)
+			}
 		}
 	}
 	if e.listener, err = listen(cfg.Listen); err != nil {
@@ -230,29 +250,36 @@ func (e *Embedded) writeFormat() error {
 	return nil
 }
 
-// admit refuses records that would grow the log over its limit. Deletions, access changes, dead letters and control records
+// admit refuses records that would grow the log over its limit, or fill the disk. Deletions, access changes, dead letters and control records
 // may go a little further, so that there is a way out.
 func (e *Embedded) admit(records []*kgo.Record) error {
-	n, frees := int64(0), true
+	frees := true
+	for _, r := range records {
+		corpus := !strings.HasSuffix(r.Topic, ".dlq") && !strings.HasSuffix(r.Topic, ".control")
+		frees = frees && (!corpus || r.Value == nil || strings.HasSuffix(string(r.Key), stream.AccessSuffix))
+	}
+	return e.room(bytesOf(records), frees)
+}
+
+// bytesOf is about what records take in the log.
+func bytesOf(records []*kgo.Record) (n int64) {
 	for _, r := range records {
 		n += int64(len(r.Key)+len(r.Value)) + 100
 		for _, h := range r.Headers {
 			n += int64(len(h.Key) + len(h.Value))
 		}
-		corpus := !strings.HasSuffix(r.Topic, ".dlq") && !strings.HasSuffix(r.Topic, ".control")
-		frees = frees && (!corpus || r.Value == nil || strings.HasSuffix(string(r.Key), stream.AccessSuffix))
 	}
-	if !e.room(n, frees) {
-		return e.full()
-	}
-	return nil
+	return n
 }
 
-// room tells whether n more bytes may be written, and counts them if so.
-func (e *Embedded) room(n int64, frees bool) bool {
-	limit := e.cfg.MaxBytes
+// room refuses n more bytes if there is no room for them, and counts them if there is.
+func (e *Embedded) room(n int64, frees bool) error {
+	limit, spare := e.cfg.MaxBytes, int64(spareDisk)
 	if frees {
-		limit += limit/16 + 1<<20
+		limit, spare = limit+limit/16+1<<20, spareForFrees
+	}
+	if err := e.diskRoom(n + spare); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -263,14 +290,41 @@ func (e *Embedded) room(n int64, frees bool) bool {
 		}
 	}
 	if e.size+e.added+n > limit {
-		return false
+		return e.full(e.size + e.added)
 	}
 	e.added += n
-	return true
+	return nil
 }
 
-func (e *Embedded) full() error {
-	size, limit := e.Size()
+// diskRoom refuses if the disk has less than n bytes left. A disk that does not tell is believed to have them.
+func (e *Embedded) diskRoom(n int64) error {
+	free, err := e.cfg.free(e.cfg.Dir)
+	if err != nil || free >= uint64(n) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d bytes are left on the one that holds %s, and %d are wanted: make room there; writes go on by themselves", stream.ErrDiskFull, free, e.cfg.Dir, n)
+}
+
+// refused explains why the broker did not take n bytes.
+func (e *Embedded) refused(err error, n int64) error {
+	switch {
+	case errors.Is(err, kerr.PolicyViolation): // see guard
+		if full := e.diskRoom(n + spareDisk); full != nil {
+			return full
+		}
+		size, _ := e.Size()
+		return e.full(size)
+	case errors.Is(err, kerr.UnknownServerError): // it could not write
+		if full := e.diskRoom(n + spareForFrees); full != nil {
+			return full
+		}
+		return fmt.Errorf("%w: it can't be written in %s; the log line before this one says why", stream.ErrUnavailable, e.cfg.Dir)
+	}
+	return nil
+}
+
+func (e *Embedded) full(size int64) error {
+	limit := e.cfg.MaxBytes
 	return fmt.Errorf("%w: %d of %d bytes in %s: raise log.max_bytes, or delete documents and restart, which compacts the log; deletions are still accepted", stream.ErrLogFull, size, limit, e.cfg.Dir)
 }
 
@@ -310,6 +364,9 @@ func syncDir(dir string) error {
 // it writes them anew, so it works on a copy, which then takes the log's place.
 func (e *Embedded) compact() error {
 	began, before := time.Now(), e.size
+	if err := e.diskRoom(2*e.size + spareDisk); err != nil { // it is copied, and the copy rewritten
+		return err
+	}
 	work := filepath.Join(e.cfg.Dir, "log.compact")
 	if err := os.RemoveAll(work); err != nil {
 		return err

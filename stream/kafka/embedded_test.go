@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,6 +182,104 @@ func TestLogFull(t *testing.T) {
 	}
 	if last["0"].Kind != stream.Delete || last["1"].Kind != stream.Delete || last["2"].Kind != stream.Upsert || last["again"].Kind != stream.Upsert {
 		t.Errorf("after a compaction: %v", last)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir, ctx := t.TempDir(), t.Context()
+	var left atomic.Uint64
+	left.Store(1 << 30)
+	free := func(string) (uint64, error) { return left.Load(), nil }
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir, Listen: "127.0.0.1:0", free: free})
+	l := openLog(t, Config{Embedded: e})
+	raw, err := kgo.NewClient(kgo.SeedBrokers(e.Brokers()...), kgo.DefaultProduceTopic("documents"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	kept := 0
+	write := func(at uint64, change stream.Change, want error) {
+		t.Helper()
+		left.Store(at)
+		_, err := l.Append(ctx, change)
+		if !errors.Is(err, want) || want != nil && !strings.Contains(err.Error(), dir) {
+			t.Errorf("with %d bytes left, %s of %s: %v", at, change.Kind, change.ID, err)
+		}
+		if err == nil {
+			kept++
+		}
+	}
+	gone := stream.Change{Kind: stream.Delete, ID: "a"}
+	write(1<<30, upsert("a", incompressible(1<<20)), nil)
+	write(17<<20, upsert("b", incompressible(2<<20)), stream.ErrDiskFull)
+	write(17<<20, upsert("c", "small"), nil)
+	write(15<<20, upsert("c", "small"), stream.ErrDiskFull)
+	write(15<<20, gone, nil)
+	write(3<<20, gone, stream.ErrDiskFull)
+	if err := raw.ProduceSync(ctx, kgo.KeySliceRecord([]byte("other"), []byte(`{"text":"x"}`))).FirstErr(); !errors.Is(err, kerr.PolicyViolation) {
+		t.Errorf("another program gets %v", err)
+	}
+	if err := e.refused(kerr.UnknownServerError, 10); !errors.Is(err, stream.ErrDiskFull) {
+		t.Errorf("a write that failed on a full disk is %v", err)
+	}
+	left.Store(1 << 30)
+	if err := e.refused(kerr.UnknownServerError, 10); !errors.Is(err, stream.ErrUnavailable) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a write that failed otherwise is %v", err)
+	}
+	write(1<<30, upsert("b", "there is room again"), nil)
+	if got := len(readAll(t, l, stream.From{})); got != kept {
+		t.Errorf("%d changes, want the %d that were acknowledged", got, kept)
+	}
+	if err := l.CompactNext(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	e.Close()
+
+	// A compaction wants room for a copy. Without it, the log is opened as it is.
+	left.Store(17 << 20)
+	e = openEmbedded(t, EmbeddedConfig{Dir: dir, free: free})
+	l = openLog(t, Config{Embedded: e})
+	if got := len(readAll(t, l, stream.From{})); got != kept {
+		t.Errorf("after a start without room to compact: %d changes, want %d", got, kept)
+	}
+	l.Close()
+	e.Close()
+	left.Store(1 << 30)
+	e = openEmbedded(t, EmbeddedConfig{Dir: dir, free: free})
+	l = openLog(t, Config{Embedded: e})
+	if got := len(readAll(t, l, stream.From{})); got >= kept || e.format.CompactNext {
+		t.Errorf("after a start with room to compact: %d changes of %d, compacting again: %v", got, kept, e.format.CompactNext)
+	}
+}
+
+// TestFailedCompaction: the log stays as it was, and is opened.
+func TestFailedCompaction(t *testing.T) {
+	t.Parallel()
+	dir, ctx := t.TempDir(), t.Context()
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l := openLog(t, Config{Embedded: e})
+	for range 3 {
+		if _, err := l.Append(ctx, upsert("a", "text")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.CompactNext(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	e.Close()
+	if err := os.Mkdir(filepath.Join(dir, "format.json.tmp"), 0o755); err != nil { // so that noting the new size fails
+		t.Fatal(err)
+	}
+	e = openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l = openLog(t, Config{Embedded: e})
+	if got := len(readAll(t, l, stream.From{})); got != 3 {
+		t.Errorf("%d changes after a compaction that failed, want 3", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "log.compact")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its copy is still there: %v", err)
 	}
 }
 

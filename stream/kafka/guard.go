@@ -17,7 +17,8 @@ func (e *Embedded) guard() {
 				n += int64(len(p.Records))
 			}
 		}
-		if e.room(n, false) {
+		refused := e.room(n, false)
+		if refused == nil {
 			return nil, nil, false
 		}
 		for _, t := range req.Topics {
@@ -25,7 +26,7 @@ func (e *Embedded) guard() {
 				frees = frees && onlyTombstones(p.Records)
 			}
 		}
-		if frees && e.room(n, true) {
+		if frees && e.room(n, true) == nil {
 			return nil, nil, false
 		}
 		e.cluster.KeepControl()
@@ -37,7 +38,7 @@ func (e *Embedded) guard() {
 				rp := kmsg.NewProduceResponseTopicPartition()
 				rp.Partition = p.Partition
 				rp.ErrorCode = kerr.PolicyViolation.Code
-				rp.ErrorMessage = kmsg.StringPtr(e.full().Error())
+				rp.ErrorMessage = kmsg.StringPtr(refused.Error())
 				rt.Partitions = append(rt.Partitions, rp)
 			}
 			resp.Topics = append(resp.Topics, rt)

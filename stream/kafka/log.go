@@ -486,8 +486,10 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 		if err == nil || errors.Is(err, kerr.MessageTooLarge) {
 			return err
 		}
-		if errors.Is(err, kerr.PolicyViolation) && l.cfg.Embedded != nil {
-			return l.cfg.Embedded.full()
+		if l.cfg.Embedded != nil {
+			if refused := l.cfg.Embedded.refused(err, bytesOf(records)); refused != nil {
+				return refused
+			}
 		}
 		if errors.Is(err, kerr.UnknownTopicID) && records[0].Topic == l.dlqTopic() {
 			// Somebody made the topic again, to be rid of the letters. The client would not learn of it; what is poison would hold up its partition until a restart.

@@ -1,0 +1,257 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// ownMounts names the test that a process with mounts of its own was started for.
+const ownMounts = "LIVERAG_TEST_OWN_MOUNTS"
+
+// withOwnMounts runs the test once more in a process that may mount what it likes, since nobody else sees it, and tells whether this is that process.
+// Where the machine allows no such process, the test is skipped.
+func withOwnMounts(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(ownMounts) == t.Name() {
+		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+			t.Fatalf("keep mounts to ourselves: %v", err)
+		}
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused []error
+	for _, flags := range []uintptr{syscall.CLONE_NEWNS, syscall.CLONE_NEWNS | syscall.CLONE_NEWUSER} {
+		attributes := &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+		if flags&syscall.CLONE_NEWUSER != 0 {
+			attributes.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+			attributes.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		}
+		// A dry run first, so that a machine which forbids it is told from a test that fails.
+		probe := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m", "none", t.TempDir())
+		probe.SysProcAttr = attributes
+		if said, err := probe.CombinedOutput(); err != nil {
+			refused = append(refused, fmt.Errorf("%w: %s", err, strings.TrimSpace(string(said))))
+			continue
+		}
+		again := exec.Command(self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m")
+		again.Env = append(os.Environ(), ownMounts+"="+t.Name())
+		again.SysProcAttr = attributes
+		said, err := again.CombinedOutput()
+		if err != nil {
+			t.Errorf("in a process with mounts of its own: %v\n%s", err, said)
+		} else {
+			t.Logf("in a process with mounts of its own:\n%s", said)
+		}
+		return false
+	}
+	t.Skipf("this machine allows no process with mounts of its own: %v", errors.Join(refused...))
+	return false
+}
+
+// mountDisk mounts a disk of so many bytes on a directory.
+func mountDisk(t *testing.T, dir string, size int) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatalf("mount a disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// fill takes the room on the disk that holds dir, but for so many bytes, until empty is called.
+func fill(t *testing.T, dir string, leave int64) (empty func()) {
+	t.Helper()
+	path := filepath.Join(dir, "ballast")
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n := int64(disk.Bavail)*disk.Bsize - leave; n > 0 {
+		if err := syscall.Fallocate(int(f.Fd()), 0, 0, n); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if leave == 0 {
+		for page := make([]byte, disk.Bsize); ; {
+			if _, err := f.Write(page); err != nil {
+				break
+			}
+		}
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// promises is what a client was told: the text of every document whose write was acknowledged. What was sent and refused may be there or not.
+type promises struct {
+	acknowledged map[string]string
+	sent         map[string][]string
+}
+
+func newPromises() *promises {
+	return &promises{acknowledged: map[string]string{}, sent: map[string][]string{}}
+}
+
+func (p *promises) put(t *testing.T, on *program, id, text string) answered {
+	t.Helper()
+	got, err := on.call("PUT", documentPath(id), map[string]any{"text": text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.status == http.StatusAccepted {
+		p.acknowledged[id] = text
+		p.sent[id] = nil
+	} else {
+		p.sent[id] = append(p.sent[id], text)
+	}
+	return got
+}
+
+// check holds the program to them, once it has applied everything.
+func (p *promises) check(t *testing.T, on *program) {
+	t.Helper()
+	on.applied()
+	for _, id := range slices.Sorted(maps.Keys(p.acknowledged)) {
+		if got, ok := on.get(id); !ok || got.Text != p.acknowledged[id] && !slices.Contains(p.sent[id], got.Text) {
+			t.Errorf("%s was acknowledged and is lost: there=%v, %.80q", id, ok, got.Text)
+		}
+	}
+}
+
+// refusedForRoom holds an answer to what is promised of a full disk.
+func refusedForRoom(t *testing.T, got answered) {
+	t.Helper()
+	if got.status != http.StatusInsufficientStorage || got.code() != "disk_full" || got.header.Get("Content-Type") != "application/problem+json" || got.header.Get("Retry-After") == "" {
+		t.Errorf("a write on a full disk answers %d %v %s", got.status, got.header, got.body)
+	}
+}
+
+// TestAFullDisk: writes are refused and say why, questions are answered, what was acknowledged is there, and when there is room again all goes on by itself.
+func TestAFullDisk(t *testing.T) {
+	t.Parallel()
+	if !withOwnMounts(t) {
+		return
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	mountDisk(t, data, 256<<20)
+	p := startProgram(t, data)
+	kept := newPromises()
+	for i := range 40 {
+		if got := kept.put(t, p, fmt.Sprintf("early/%d", i), prose(fmt.Sprintf("early%d", i), 8)); got.status != http.StatusAccepted {
+			t.Fatalf("%d %s", got.status, got.body)
+		}
+	}
+	p.applied()
+
+	answers := func(when string) {
+		t.Helper()
+		if f := p.ask("early7", map[string]any{"k": 3}); len(f.Hits) == 0 || f.Hits[0].Document != "early/7" {
+			t.Errorf("%s, a question is answered with %q", when, f.documents())
+		}
+		if got, err := p.call("GET", "/readyz", nil); err != nil || got.status != http.StatusOK {
+			t.Errorf("%s, /readyz answers %d %s %v", when, got.status, got.body, err)
+		}
+	}
+	refuses := func(when string) {
+		t.Helper()
+		refusedForRoom(t, kept.put(t, p, "early/1", "Refused "+when))
+		lines, err := p.call("POST", "/documents", "{\"id\":\"line\",\"text\":\"refused\"}\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusedForRoom(t, lines)
+		gone, err := p.call("DELETE", documentPath("nothing"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusedForRoom(t, gone)
+		replay, err := p.call("POST", "/generations", map[string]any{"name": "refused"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refusedForRoom(t, replay)
+		answers(when)
+	}
+
+	// Somebody else takes all the room.
+	empty := fill(t, data, 0)
+	refuses("when the disk is full")
+	empty()
+	until(t, "taking writes again", func() bool {
+		return kept.put(t, p, "between", "Written when there was room again.").status == http.StatusAccepted
+	})
+	kept.check(t, p)
+
+	// The log fills the disk until it stops itself, and leaves room for what has to be indexed of it. Somebody else takes that, and a replay
+	// finds none.
+	empty = fill(t, data, 24<<20)
+	refusals := 0
+	for i := 0; refusals < 3; i++ {
+		if got := kept.put(t, p, fmt.Sprintf("late/%d", i), prose(fmt.Sprintf("late%d", i), 4000)); got.status != http.StatusAccepted {
+			refusedForRoom(t, got)
+			refusals++
+		}
+		if i > 500 {
+			t.Fatal("the disk does not get full")
+		}
+	}
+	half := fill(t, filepath.Join(data, "log"), 6<<20)
+	p.must(nil, "POST", "/generations", map[string]any{"name": "second", "recipe": map[string]any{"embedder": map[string]any{"model": "hash/1024"}}})
+	until(t, "said by a generation", func() bool {
+		return slices.ContainsFunc(p.generations(), func(g generation) bool {
+			return g.Trouble != nil && strings.Contains(g.Trouble.Detail, "no space left")
+		})
+	})
+	more := fill(t, filepath.Join(data, "store"), 0)
+	answers("after the disk was filled")
+	refuses("when not a byte is left")
+
+	// Restarts of either kind, with not a byte left.
+	p.kill()
+	p = startProgram(t, data)
+	answers("after a kill on a full disk")
+	refuses("after a kill on a full disk")
+	p.stop()
+	p = startProgram(t, data)
+	answers("after a restart on a full disk")
+	refuses("after a restart on a full disk")
+
+	more()
+	half()
+	empty()
+	until(t, "taking writes again", func() bool {
+		return kept.put(t, p, "after", "Written after the restarts.").status == http.StatusAccepted
+	})
+	kept.check(t, p)
+	t.Logf("%d documents were acknowledged", len(kept.acknowledged))
+	until(t, "both generations ready", func() bool {
+		return !slices.ContainsFunc(p.generations(), func(g generation) bool { return g.Trouble != nil || g.State != "ready" })
+	})
+	p.kill()
+	p = startProgram(t, data)
+	kept.check(t, p)
+}
