@@ -2,6 +2,7 @@ package embedder
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -51,40 +52,56 @@ func (c *Cached) purge(removed *atomic.Int64, role Role, inputs []string) ([][]f
 	return vectors, err
 }
 
-// remove overwrites vectors with zeros, and returns when the disk has them. The records of their keys stay: they lead to what is not found any more.
+// remove overwrites vectors with zeros, and returns how many there were when the disk has them. The records of their keys stay: they lead to what is not found any
+// more. They lead to all there is, too: two calls that miss a text at once add it twice, and the index knows the newer one alone.
 func (c *VectorCache) remove(keys []vectorKey) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.writing { // what waits for the disk is on it then
 		c.idle.Wait()
 	}
-	removed := 0
+	wanted := make(map[vectorKey]bool, len(keys))
+	for _, key := range keys {
+		wanted[key] = true
+	}
+	removed := make(map[vectorKey]bool)
 	for _, s := range c.segments {
-		changed := false
-		for _, key := range keys {
-			at, ok := s.index[key.short()]
-			if !ok {
-				continue
-			}
-			var stored vectorKey
-			if _, err := s.vectors.ReadAt(stored[:], int64(at.offset)); err != nil {
-				return removed, fmt.Errorf("vector cache: %w", err)
-			}
-			if stored != key {
-				continue
-			}
-			if _, err := s.vectors.WriteAt(make([]byte, vectorRecord(int(at.dim))), int64(at.offset)); err != nil {
-				return removed, fmt.Errorf("vector cache: %w", err)
-			}
-			delete(s.index, key.short())
-			removed++
-			changed = true
-		}
-		if changed {
-			if err := s.vectors.Sync(); err != nil {
-				return removed, fmt.Errorf("vector cache: %w", err)
-			}
+		if err := s.zero(wanted, removed); err != nil {
+			return len(removed), fmt.Errorf("vector cache: %w", err)
 		}
 	}
-	return removed, nil
+	return len(removed), nil
+}
+
+// zero overwrites the segment's vectors of the wanted keys, and adds what it found to removed.
+func (s *segment) zero(wanted, removed map[vectorKey]bool) error {
+	records := make([]byte, s.keySize-cacheHeader)
+	if _, err := s.keys.ReadAt(records, cacheHeader); err != nil {
+		return err
+	}
+	changed := false
+	for ; len(records) >= keyRecord; records = records[keyRecord:] {
+		key := vectorKey(records[:16])
+		if !wanted[key] {
+			continue
+		}
+		at := place{offset: binary.LittleEndian.Uint32(records[16:]), dim: binary.LittleEndian.Uint32(records[20:])}
+		var stored vectorKey
+		if _, err := s.vectors.ReadAt(stored[:], int64(at.offset)); err != nil {
+			return err
+		}
+		if stored != key {
+			continue // it was removed before
+		}
+		if _, err := s.vectors.WriteAt(make([]byte, vectorRecord(int(at.dim))), int64(at.offset)); err != nil {
+			return err
+		}
+		delete(s.index, key.short())
+		removed[key] = true
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	return s.vectors.Sync()
 }

@@ -1,6 +1,9 @@
 package embedder
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -55,4 +58,44 @@ func TestVectorCachePending(t *testing.T) {
 	go c.write()
 	c.mu.Unlock()
 	c.Close()
+}
+
+// TestRemoveFindsEveryCopy: two calls that miss a text at once both add its vector, and neither copy may stay on the disk.
+func TestRemoveFindsEveryCopy(t *testing.T) {
+	dir := t.TempDir()
+	c, err := OpenCache(CacheConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	key := newTextHasher("m", Index).key("secret")
+	for range 2 {
+		c.put(key, []float32{.5, .25, .125})
+		c.mu.Lock()
+		for c.writing {
+			c.idle.Wait()
+		}
+		c.mu.Unlock()
+	}
+	copies := func() int {
+		raw, err := os.ReadFile(filepath.Join(dir, segmentName(1, kindVectors)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var vector [12]byte
+		putFloats(vector[:], []float32{.5, .25, .125})
+		return bytes.Count(raw, vector[:])
+	}
+	if n := copies(); n != 2 {
+		t.Fatalf("%d copies, so this test shows nothing", n)
+	}
+	if n, err := c.remove([]vectorKey{key}); n != 1 || err != nil {
+		t.Errorf("removed %d, %v", n, err)
+	}
+	if n := copies(); n != 0 {
+		t.Errorf("%d copies are left", n)
+	}
+	if c.get(key, 3) != nil || c.Len() != 0 {
+		t.Error("it is still found")
+	}
 }
