@@ -31,7 +31,8 @@ type Receipt struct {
 	Version int64 `json:"version"`
 	// OldRecords of it are still in the log, with content; compaction takes them.
 	OldRecords int `json:"old_records"`
-	// DeadLetters of it, open and discarded, hold original bytes until the topic's retention takes them.
+	// DeadLetters are the records in the dead-letter topic that hold original bytes of it, whether their letters are open or settled, until the topic's retention
+	// takes them.
 	DeadLetters int              `json:"dead_letters"`
 	Generations []ReceiptOfIndex `json:"generations"`
 	// Purged says what was removed beside; absent if that was not asked for.
@@ -54,6 +55,8 @@ type Purged struct {
 	// Vectors were in the caches of this process, and no other document uses them. They are found by the texts of old records: of what compaction took
 	// from the log before, nothing is known.
 	Vectors int `json:"vectors"`
+	// Store tells what became of replaced and deleted content in the store's files.
+	Store string `json:"store"`
 	// Log tells what becomes of old records.
 	Log string `json:"log"`
 }
@@ -71,7 +74,7 @@ type ofModel struct {
 }
 
 // Receipt looks for a document in the log and, once they have caught up with that, in every generation. purge removes what is left beside of one that is deleted: cached vectors
-// that nothing else uses, and its old records from an embedded log.
+// that nothing else uses, what the embedded store's files still hold of it, and its old records from an embedded log.
 func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (Receipt, error) {
 	key := stream.Key(tenant, id)
 	receipt := Receipt{ID: id, Tenant: tenant, At: time.Now().UTC(), Deleted: true, Generations: []ReceiptOfIndex{}}
@@ -143,12 +146,8 @@ func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (R
 		}
 		receipt.Generations = append(receipt.Generations, of)
 	}
-	for _, discarded := range []bool{false, true} {
-		letters, err := x.config.Letters.List(ctx, stream.LetterQuery{Key: key, Discarded: discarded})
-		if err != nil {
-			return receipt, err
-		}
-		receipt.DeadLetters += len(letters)
+	if receipt.DeadLetters, err = x.config.Letters.Records(ctx, key); err != nil {
+		return receipt, err
 	}
 	if !purge {
 		return receipt, nil
@@ -156,6 +155,15 @@ func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (R
 	receipt.Purged = &Purged{}
 	if receipt.Purged.Vectors, err = x.purgeVectors(ctx, all, models); err != nil {
 		return receipt, err
+	}
+	receipt.Purged.Store = "the store's own compaction removes what was deleted"
+	if reclaimer, ok := x.config.Store.(vectordb.Reclaimer); ok {
+		for _, g := range all {
+			if err := reclaimer.Reclaim(ctx, g.name, key); err != nil && !errors.Is(err, vectordb.ErrNoGeneration) {
+				return receipt, err
+			}
+		}
+		receipt.Purged.Store = "nothing deleted or replaced of it is left in the store's files"
 	}
 	receipt.Purged.Log = "the cluster's compaction removes old records, as the topic is configured"
 	switch compactor, ok := x.config.Log.(stream.Compactor); {

@@ -272,6 +272,8 @@ type Letters interface {
 	List(ctx context.Context, q LetterQuery) ([]Letter, error)
 	// Letter returns one open letter with its record. ErrNoLetter: none of that id is open.
 	Letter(ctx context.Context, id string) (Letter, error)
+	// Records counts what of a document's rejected records is still stored, whether or not its letters are open: the original bytes are in all of them.
+	Records(ctx context.Context, key string) (int, error)
 	// Settle closes letters durably. ErrNoLetter, and nothing is settled: one of them is not open.
 	Settle(ctx context.Context, outcome Outcome, ids ...string) error
 }

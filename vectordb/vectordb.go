@@ -204,6 +204,12 @@ type Delayed interface {
 	Visible(ctx context.Context, generation string) error
 }
 
+// Reclaimer is implemented by stores whose files keep what was replaced or deleted until they are written anew.
+type Reclaimer interface {
+	// Reclaim takes off the disk what the generation has replaced or deleted of the documents, and returns when it is gone. Readers in flight may hold it a little longer.
+	Reclaim(ctx context.Context, generation string, keys ...string) error
+}
+
 // Aliased is implemented by stores in which the live generation has a second name, for whoever looks into the store by other means. liverag itself reads
 // and writes by the generation's own name.
 type Aliased interface {

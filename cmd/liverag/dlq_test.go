@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -65,6 +69,56 @@ func TestDeadLettersOfARunningProgram(t *testing.T) {
 	fails(t, exitFailed, []string{"document_not_deleted"}, "verify", "--server", p.base, "--document", "there", "--purge")
 	if list := p.verb("", "dlq"); list != "no dead letters\n" {
 		t.Errorf("dlq lists\n%s", list)
+	}
+}
+
+// TestAPurgedDocumentIsOffTheDisk: what a document said is in no file after it was deleted and purged, and the log was compacted by the next start.
+func TestAPurgedDocumentIsOffTheDisk(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	p := startProgram(t, data, "--embedder", "hash/64")
+	p.must(nil, "PUT", "/documents/leaver?wait=20s", map[string]any{"text": "zqxfirst words of the leaver", "title": "zqxfirst"})
+	p.must(nil, "PUT", "/documents/leaver?wait=20s", map[string]any{"text": "zqxsecond words of the leaver", "title": "zqxsecond"})
+	p.put("other", "zqxother stays where it is.")
+	files := func(mark string) (holding []string) {
+		t.Helper()
+		err := filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			if bytes.Contains(content, []byte(mark)) {
+				holding = append(holding, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return holding
+	}
+	for _, mark := range []string{"zqxfirst", "zqxsecond", "zqxother"} {
+		if n := len(files(mark)); n < 2 {
+			t.Fatalf("%s is in %d files; the log and the store should hold it as it was written, or this test sees nothing", mark, n)
+		}
+	}
+	p.remove("leaver")
+	if receipt := p.verb("", "verify", "--document", "leaver", "--purge"); !strings.Contains(receipt, "is left in the store's files") || !strings.Contains(receipt, "compacted at the next start") {
+		t.Errorf("verify --document prints\n%s", receipt)
+	}
+	p.kill()
+	p = startProgram(t, data, "--embedder", "hash/64")
+	p.applied()
+	for _, mark := range []string{"zqxfirst", "zqxsecond"} {
+		if left := files(mark); len(left) > 0 {
+			t.Errorf("%s is still in %v", mark, left)
+		}
+	}
+	if doc, _ := p.get("other"); doc.Text != "zqxother stays where it is." {
+		t.Errorf("the other document: %q", doc.Text)
+	}
+	if receipt := p.verb("", "verify", "--document", "leaver"); !strings.Contains(receipt, "0 old records") {
+		t.Errorf("verify --document prints\n%s", receipt)
 	}
 }
 

@@ -20,7 +20,7 @@ It is safe on a live system: what changes meanwhile is looked at again, so that 
 
 --repair applies again what the log says, and deletes what it does not hold.
 
---document ID prints a receipt instead: what there is of one document in the log and in every generation, once they have caught up. The exit code is 1 unless it is gone from all of them. --purge removes what is left beside of one that is deleted: cached vectors that no other document uses, and its old records from an embedded log, with the next start.`,
+--document ID prints a receipt instead: what there is of one document in the log and in every generation, once they have caught up. The exit code is 1 unless it is gone from all of them. --purge removes what is left beside of one that is deleted: cached vectors that no other document uses, what the embedded store's files still hold of it, and, with the next start, its old records from an embedded log. Records of it in the dead-letter topic stay until the topic's retention takes them; the receipt counts them.`,
 		examples: []example{
 			{"is the index what the log says?", "liverag verify"},
 			{"gently, a tenth of the documents, for a cron job", "liverag verify --rate 200 --sample 0.1 --json"},
@@ -79,6 +79,7 @@ type receipt struct {
 	} `json:"generations"`
 	Purged *struct {
 		Vectors int    `json:"vectors"`
+		Store   string `json:"store"`
 		Log     string `json:"log"`
 	} `json:"purged"`
 	Gone bool `json:"gone"`
@@ -121,7 +122,7 @@ func (v *verification) printReceipt(ctx context.Context, c *call) error {
 		}
 		c.Out.Printf("  %s with content in the log, %s\n", count(r.OldRecords, "old record"), count(r.DeadLetters, "dead letter"))
 		if r.Purged != nil {
-			c.Out.Printf("  purged: %s; %s\n", count(r.Purged.Vectors, "cached vector"), plain(r.Purged.Log))
+			c.Out.Printf("  purged: %s; %s; %s\n", count(r.Purged.Vectors, "cached vector"), plain(r.Purged.Store), plain(r.Purged.Log))
 		}
 	}
 	if !r.Gone {

@@ -249,6 +249,25 @@ func (l *Log) Letter(ctx context.Context, id string) (stream.Letter, error) {
 	return letter, err
 }
 
+// Records implements stream.Letters. It reads the whole topic.
+func (l *Log) Records(ctx context.Context, key string) (n int, err error) {
+	first, err := l.listOffsets(ctx, l.dlqTopic(), []int32{letterPartition}, earliest)
+	if err != nil {
+		return 0, err
+	}
+	last, err := l.listOffsets(ctx, l.dlqTopic(), []int32{letterPartition}, latest)
+	if err != nil || first[letterPartition] >= last[letterPartition] {
+		return 0, err
+	}
+	err = l.readLetters(ctx, first[letterPartition], last[letterPartition], func(r *kgo.Record) bool {
+		if header(r, headerSettled) == "" && (header(r, headerDocument) == key || string(r.Key) == key) {
+			n++
+		}
+		return true
+	}, func(int64) {})
+	return n, err
+}
+
 // Settle implements stream.Letters.
 func (l *Log) Settle(ctx context.Context, outcome stream.Outcome, ids ...string) error {
 	ctx, cancel := l.within(ctx)

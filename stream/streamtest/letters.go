@@ -96,6 +96,12 @@ func testLettersSettled(t *testing.T, h Harness) {
 		t.Errorf("%d letters in all, %v", len(old), err)
 	}
 
+	for key, want := range map[string]int{"doc": 4, "other": 1, "none": 0} {
+		if n, err := b.Open.Records(within(t), key); err != nil || n != want {
+			t.Errorf("%d records of %s are stored, want %d, %v", n, key, want, err)
+		}
+	}
+
 	// What is rejected again is open again, with nothing of the time before.
 	send(at(8, stream.CodeNotADocument, "other", "third"))
 	want(b, stream.LetterQuery{}, "1-9", "1-8")

@@ -121,7 +121,7 @@ func settle(t testing.TB, g *generation) {
 		}
 	}
 	for {
-		did, err := g.merge(t.Context())
+		did, err := g.merge(t.Context(), g.pick)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -767,7 +767,7 @@ func TestDamageIsNotMerged(t *testing.T) {
 		f.Close()
 	}
 	for {
-		did, err := g.merge(t.Context())
+		did, err := g.merge(t.Context(), g.pick)
 		if errors.Is(err, vectordb.ErrCorrupt) || g.failed.Load() != nil {
 			break
 		}

@@ -252,7 +252,7 @@ func (g *generation) mergeLoop() {
 		case <-timer.C:
 		}
 		for g.ctx.Err() == nil && g.failed.Load() == nil {
-			did, err := g.merge(g.ctx)
+			did, err := g.merge(g.ctx, g.pick)
 			if err != nil && g.ctx.Err() == nil {
 				g.options.Logger.Warn("can't merge", "generation", g.about.Name, "error", err)
 				g.pause()
@@ -345,8 +345,71 @@ func (g *generation) pick(list []candidate) []*segment {
 	return nil
 }
 
-// merge does one piece of work, if there is any.
-func (g *generation) merge(ctx context.Context) (did bool, err error) {
+// Reclaim implements vectordb.Reclaimer: what is still in a log goes into a segment without what has died, and each segment that has something dead of the
+// documents is written anew.
+func (s *Store) Reclaim(ctx context.Context, name string, keys ...string) error {
+	g, err := s.generation(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := g.reclaim(ctx, keys); err != nil {
+		return fmt.Errorf("generation %s: reclaim: %w", name, err)
+	}
+	return nil
+}
+
+func (g *generation) reclaim(ctx context.Context, keys []string) error {
+	g.mu.Lock()
+	err := g.ended
+	if failed := g.failed.Load(); err == nil && failed != nil {
+		err = *failed
+	}
+	written := g.seq
+	if err == nil && len(g.active.rows) > 0 {
+		g.frame = nil
+		err = g.rotate()
+	}
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for {
+		g.mu.Lock()
+		sealed := g.durable.seq >= written || len(g.set.tables) == 0
+		g.mu.Unlock()
+		if sealed {
+			break
+		}
+		if err := g.seal(ctx); err != nil {
+			return err
+		}
+	}
+	for did := true; did; {
+		did, err = g.merge(ctx, func(list []candidate) []*segment {
+			for _, c := range list {
+				if c.gone > 0 && c.holds(keys) {
+					return []*segment{c.s}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return g.saveManifest()
+}
+
+// holds tells whether the segment has something of one of the documents that a later write replaced.
+func (c *candidate) holds(keys []string) (found bool) {
+	for _, key := range keys {
+		c.s.find(key, hashKey(key), func(i uint32) { found = found || c.s.dead[i].Load() != 0 })
+	}
+	return found
+}
+
+// merge does one piece of work, if pick finds any.
+func (g *generation) merge(ctx context.Context, pick func([]candidate) []*segment) (did bool, err error) {
 	g.mergeMu.Lock()
 	defer g.mergeMu.Unlock()
 	before := time.Now().Add(-g.options.TombstoneRetention).UnixMicro()
@@ -360,7 +423,7 @@ func (g *generation) merge(ctx context.Context) (did bool, err error) {
 	for i, s := range set.segments {
 		list[i] = g.weigh(s, durable, before)
 	}
-	chosen := g.pick(list)
+	chosen := pick(list)
 	if chosen == nil {
 		return false, nil
 	}
