@@ -39,6 +39,9 @@ type Config struct {
 	// ReadOnly: the topic belongs to somebody else. It must exist; Append is refused. The dead-letter and control topics are
 	// ours nevertheless. Default: false.
 	ReadOnly bool
+	// Passive: whoever opens the log only reads the topic, beside those who run on it. It is ReadOnly, and nothing is created, the dead-letter and
+	// control topics neither. Default: false.
+	Passive bool
 
 	TLS  TLS
 	SASL SASL
@@ -95,6 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Brokers) == 0 {
 		return c, errors.New("no broker given: set kafka.brokers to HOST:PORT,…")
 	}
+	c.ReadOnly = c.ReadOnly || c.Passive
 	if c.Corpus == "" {
 		c.Corpus = "documents"
 	}

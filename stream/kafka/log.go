@@ -198,6 +198,10 @@ func (l *Log) prepare(ctx context.Context) error {
 	if l.cfg.ReadOnly && !topics.Has(l.topic) {
 		return fmt.Errorf("open log: topic %s does not exist at %s; a read-only topic is never created", l.topic, strings.Join(l.cfg.Brokers, ", "))
 	}
+	if l.cfg.Passive {
+		l.identity, l.topicID, err = l.awaitTopic(ctx)
+		return err
+	}
 	if err := create(l.topic, l.cfg.Partitions, compact()); err != nil {
 		return err
 	}
@@ -248,7 +252,7 @@ func (l *Log) checkTopic(ctx context.Context, admin *kadm.Client) error {
 // awaitTopic asks for the identity until every topic has a leader everywhere, which takes a moment after creation.
 func (l *Log) awaitTopic(ctx context.Context) (stream.Identity, [16]byte, error) {
 	for {
-		id, raw, err := l.lookup(ctx, true)
+		id, raw, err := l.lookup(ctx, !l.cfg.Passive)
 		if err == nil || ctx.Err() != nil || !isTransport(err) {
 			return id, raw, err
 		}
