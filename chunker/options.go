@@ -25,6 +25,9 @@ const (
 	MiniLM = "minilm"
 )
 
+// Strategies are those that [New] knows.
+func Strategies() []string { return []string{Markdown, Recursive, Token, Whole} }
+
 // Version numbers of the strategies' output. Whoever changes where a strategy cuts, or what it puts into Context, raises its number.
 const (
 	markdownVersion  = 1
@@ -97,7 +100,7 @@ func New(o Options) (Chunker, error) {
 	case Whole:
 		return pure{&whole{fmt.Sprintf("%s/%d tokenizer=%s", o.Strategy, wholeVersion, o.Tokenizer), rulers}}, nil
 	}
-	return nil, fmt.Errorf("strategy: unknown %q: use %s", o.Strategy, strings.Join([]string{Markdown, Recursive, Token, Whole}, ", "))
+	return nil, fmt.Errorf("strategy: unknown %q: use %s", o.Strategy, strings.Join(Strategies(), ", "))
 }
 
 // pure is a strategy of this package as a Chunker: it needs no time to speak of, and nothing can go wrong.

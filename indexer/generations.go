@@ -207,7 +207,11 @@ func freeName(parts Parts, fingerprint string, taken map[string]Spec) string {
 	if i := strings.LastIndexByte(model, '/'); i >= 0 {
 		model = model[i+1:]
 	}
-	base := fmt.Sprintf("%s%d_%s_%s", parts.Recipe.Chunker.Strategy, parts.Recipe.Chunker.Tokens, model, fingerprint[:4])
+	cut := fmt.Sprintf("%s%d", parts.Recipe.Chunker.Strategy, parts.Recipe.Chunker.Tokens)
+	if parts.Outside {
+		cut = outsideName(parts.Recipe.Chunker.Strategy)
+	}
+	base := fmt.Sprintf("%s_%s_%s", cut, model, fingerprint[:4])
 	base = strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
 			return r
@@ -224,7 +228,28 @@ func freeName(parts Parts, fingerprint string, taken map[string]Spec) string {
 	}
 }
 
+// outsideName is what somebody else's chunker is called in a generation's name: of exec:./my_chunker.py --size 3 my_chunker, of http://host:80/cut host.
+func outsideName(strategy string) string {
+	scheme, rest, _ := strings.Cut(strategy, ":")
+	name := ""
+	if scheme == "exec" {
+		name, _, _ = strings.Cut(strings.TrimSpace(rest), " ")
+		name = name[strings.LastIndexByte(name, '/')+1:]
+		name, _, _ = strings.Cut(name, ".")
+	} else {
+		name, _, _ = strings.Cut(strings.TrimLeft(rest, "/"), "/")
+		name, _, _ = strings.Cut(name, ":")
+	}
+	if name == "" || !('a' <= name[0]|0x20 && name[0]|0x20 <= 'z') {
+		name = "chunker_" + name
+	}
+	return name
+}
+
 func describe(r vectordb.Recipe) string {
+	if strings.Contains(r.Chunker.Strategy, ":") { // somebody else's, which has a budget of its own
+		return r.Chunker.Strategy + ", " + r.Embedder.Model
+	}
 	return fmt.Sprintf("%s %d/%d %s, %s", r.Chunker.Strategy, r.Chunker.Tokens, r.Chunker.Overlap, r.Chunker.Tokenizer, r.Embedder.Model)
 }
 

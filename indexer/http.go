@@ -11,7 +11,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -260,10 +260,13 @@ func asProblem(err error) error {
 			return problem.New(known.status, known.code, "%v", err)
 		}
 	}
-	var failed *embedder.Error
-	if errors.As(err, &failed) && failed.Temporary {
-		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "model_unavailable", RetryAfter: max(2*time.Second, failed.RetryAfter), Err: err,
-			Detail: fmt.Sprintf("the model does not answer now, try this again: %v", err)}
+	if away, retryAfter := temporary(err); away {
+		code, what := "model_unavailable", "model"
+		if errors.As(err, new(*chunker.Error)) {
+			code, what = "chunker_unavailable", "chunker"
+		}
+		return &problem.Error{Status: http.StatusServiceUnavailable, Code: code, RetryAfter: max(2*time.Second, retryAfter), Err: err,
+			Detail: fmt.Sprintf("the %s does not answer now, try this again: %v", what, err)}
 	}
 	switch {
 	case errors.Is(err, stream.ErrDiskFull):

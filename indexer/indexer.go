@@ -35,8 +35,8 @@ type Config struct {
 	Register stream.Register
 	Store    vectordb.Store
 	// Build makes a recipe's parts, with its defaults filled in. It is called for every generation at start, and blocks whoever waits for it until
-	// ctx ends. dim is the dimension of the generation's vectors; 0 for a new one. An *embedder.Error that is Temporary is tried again; any other means that the recipe
-	// can't be built.
+	// ctx ends. dim is the dimension of the generation's vectors; 0 for a new one. An *embedder.Error or a *chunker.Error that is Temporary is tried again; any other means
+	// that the recipe can't be built.
 	Build func(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error)
 	// Recipe makes the first generation of an empty corpus.
 	Recipe vectordb.Recipe
@@ -198,15 +198,15 @@ func (x *Indexer) obey(ctx context.Context) error {
 func (x *Indexer) createFirst(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		_, err := x.create(ctx, "", x.config.Recipe, true)
-		var failed *embedder.Error
+		away, retryAfter := temporary(err)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
-		case !errors.As(err, &failed) || !failed.Temporary:
+		case !away:
 			return fmt.Errorf("make the first generation: %w", err)
 		}
-		x.config.Logger.Warn("the model of the first generation does not answer, trying again", "model", x.config.Recipe.Embedder.Model, "error", err)
-		if sleep(ctx, max(backoff(attempt), failed.RetryAfter)) != nil {
+		x.config.Logger.Warn("what the first generation is made with does not answer, trying again", "recipe", describe(x.config.Recipe), "error", err)
+		if sleep(ctx, max(backoff(attempt), retryAfter)) != nil {
 			return nil
 		}
 	}
@@ -215,11 +215,20 @@ func (x *Indexer) createFirst(ctx context.Context) error {
 // build makes a recipe's parts. ErrRecipe: trying again is useless.
 func (x *Indexer) build(ctx context.Context, r vectordb.Recipe, dim int) (Parts, error) {
 	parts, err := x.config.Build(ctx, r, dim)
-	var failed *embedder.Error
-	if err != nil && !(errors.As(err, &failed) && failed.Temporary) {
+	if away, _ := temporary(err); err != nil && !away {
 		err = fmt.Errorf("%w: %w", ErrRecipe, err)
 	}
 	return parts, err
+}
+
+// temporary tells whether a model or a chunker may answer later, and when at the earliest.
+func temporary(err error) (bool, time.Duration) {
+	var model *embedder.Error
+	if errors.As(err, &model) {
+		return model.Temporary, model.RetryAfter
+	}
+	var cut *chunker.Error
+	return errors.As(err, &cut) && cut.Temporary, 0
 }
 
 // adviseRecipe tells an operator who configured another recipe than the live one's how to get it.

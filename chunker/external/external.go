@@ -24,6 +24,9 @@ import (
 	"github.com/liverag/liverag/chunker"
 )
 
+// Names tells whether a strategy names somebody else's chunker.
+func Names(strategy string) bool { return strings.HasPrefix(strategy, ExecPrefix) || IsURL(strategy) }
+
 // request is what is sent for one text.
 type request struct {
 	ContentType string `json:"content_type"`

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/liverag/liverag/chunker"
+	"github.com/liverag/liverag/chunker/external"
 	"github.com/liverag/liverag/internal/config"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
@@ -42,12 +44,15 @@ type Config struct {
 	Log       LogConfig       `name:"log"`
 
 	// Chunker, Tokens, Overlap, Tokenizer, Embedder and Long are the recipe of the first generation.
-	Chunker   string `name:"chunker" oneof:"markdown recursive token whole" doc:"How documents are cut. markdown: at headings first, then like recursive. recursive: at paragraphs, lines, sentences, words. token: windows of tokens. whole: not at all."`
+	Chunker   string `name:"chunker" doc:"How documents are cut. markdown: at headings first, then like recursive. recursive: at paragraphs, lines, sentences, words. token: windows of tokens. whole: not at all. exec:./my_chunker.py: a program of yours (see programs); http://host/path: a service of yours."`
 	Tokens    int    `name:"tokens" min:"16" max:"8192" doc:"Token budget of a chunk."`
 	Overlap   int    `name:"overlap" min:"0" max:"8191" doc:"Tokens that neighbouring chunks share. Less than tokens."`
 	Tokenizer string `name:"tokenizer" oneof:"cl100k_base o200k_base minilm" doc:"What tokens counts. minilm counts word pieces, with the two that frame an input."`
 	Embedder  string `name:"embedder" doc:"The model, as provider/name: local/minilm and local/static are in the binary; openai/text-embedding-3-small stands for any model of an OpenAI-compatible endpoint (see openai.base_url); hash/384 is word hashing of any dimension, for tests and for measuring the system without a model."`
 	Long      string `name:"long" oneof:"split truncate reject" doc:"What happens to a chunk over the model's limit. split: embedded in pieces, their mean kept. truncate: cut off, and counted. reject: to the dead letters."`
+
+	// Programs is where the programs are that a recipe may name.
+	Programs string `name:"programs" doc:"Directory of the programs that a recipe may name as its chunker, as in exec:./my_chunker.py. Whoever can send a recipe can start them, so it should hold nothing else. Empty: none; that is also the default where insecure_listen is set."`
 
 	OpenAI    OpenAIConfig    `name:"openai"`
 	HTTP      HTTPConfig      `name:"http"`
@@ -228,6 +233,7 @@ func defaultConfig() Config {
 		Tokenizer: "cl100k_base",
 		Embedder:  "local/minilm",
 		Long:      "split",
+		Programs:  ".",
 		HTTP:      HTTPConfig{MaxBody: 64 << 20, MaxInFlight: 256},
 		Freshness: FreshnessConfig{SLOConfig{Target: 2 * time.Second, Percentile: 0.99}},
 		Indexer:   IndexerConfig{MaxInFlightBytes: 64 << 20},
@@ -317,6 +323,12 @@ func (c *Config) validate(s *config.Settings) error {
 	}
 	if c.Overlap >= c.Tokens {
 		fail("overlap", "must be less than tokens (%d), not %d", c.Tokens, c.Overlap)
+	}
+	if !slices.Contains(chunker.Strategies(), c.Chunker) && !external.Names(c.Chunker) {
+		fail("chunker", "%q is none: use %s, exec:./program or http://host/path", c.Chunker, strings.Join(chunker.Strategies(), ", "))
+	}
+	if c.InsecureListen && s.Origin("programs").IsDefault() {
+		c.Programs = ""
 	}
 	if !modelForm.MatchString(c.Embedder) {
 		fail("embedder", "%q is no model: write it as provider/name, like local/static or hash/384", c.Embedder)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/liverag/liverag/chunker/external"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -51,7 +52,10 @@ type generation struct {
 // recipe spells a recipe in short: markdown 200, local/static.
 func (g *generation) recipe() string {
 	c, e := g.Recipe.Chunker, g.Recipe.Embedder
-	text := fmt.Sprintf("%s %d", c.Strategy, c.Tokens)
+	text := c.Strategy
+	if !external.Names(text) {
+		text += fmt.Sprint(" ", c.Tokens)
+	}
 	if c.Overlap > 0 {
 		text += fmt.Sprintf(" overlap %d", c.Overlap)
 	}

@@ -21,7 +21,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"liverag": main})
+	testscript.Main(m, map[string]func(){"liverag": main, "cutter": cutter})
 }
 
 // TestScripts runs the program itself, as a process.

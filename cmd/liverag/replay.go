@@ -20,6 +20,7 @@ Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leav
 		examples: []example{
 			{"smaller chunks, on trial", "liverag replay --tokens 120 --name trial"},
 			{"cut differently, wait for it, ask both", "liverag replay --chunker recursive --overlap 20 --name cut --until-caught-up && liverag query refunds --generation cut"},
+			{"a chunker of your own: a program in the server's directory, or a service", "liverag replay --chunker exec:./my_chunker.py --name mine"},
 			{"another model", "liverag replay --embedder hash/384 --name words"},
 		},
 		settings: append([]string{"chunker", "tokens", "overlap", "tokenizer", "embedder", "long"}, clientSettings...),

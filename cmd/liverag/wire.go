@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/liverag/liverag/chunker"
+	"github.com/liverag/liverag/chunker/external"
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/embedder/local"
 	"github.com/liverag/liverag/embedder/openai"
@@ -74,7 +75,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	if err := s.openStore(ctx, cfg, logger); err != nil {
 		return nil, err
 	}
-	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, logger: logger, open: map[string]*model{}}
+	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
 	s.closers = append([]io.Closer{s.models}, s.closers...)
 	if d.index && cfg.Cache.MaxBytes > 0 {
 		if err := s.openCache(cfg, logger); err != nil {
@@ -83,7 +84,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	}
 	shared := cfg.Milvus.Address != ""
 	if _, err := s.models.build(ctx, cfg.recipe(), 0); temporary(err) {
-		logger.Warn("the model does not answer yet; indexing and questions wait for it", "model", cfg.Embedder, "error", err)
+		logger.Warn("the model or the chunker does not answer yet; indexing waits for it", "embedder", cfg.Embedder, "chunker", cfg.Chunker, "error", err)
 	} else if err != nil { // before anybody is told that it runs
 		return nil, fmt.Errorf("recipe: %w", err)
 	}
@@ -113,10 +114,11 @@ func defaultRecipe() vectordb.Recipe {
 	return cfg.recipe()
 }
 
-// temporary tells whether a model may answer later.
+// temporary tells whether a model or a chunker may answer later.
 func temporary(err error) bool {
-	var failed *embedder.Error
-	return errors.As(err, &failed) && failed.Temporary
+	var model *embedder.Error
+	var cut *chunker.Error
+	return errors.As(err, &model) && model.Temporary || errors.As(err, &cut) && cut.Temporary
 }
 
 // openStore opens the shared store if there is one, else the embedded one.
@@ -213,11 +215,13 @@ type models struct {
 	defaults vectordb.Recipe       // for what a recipe leaves out
 	cache    *embedder.VectorCache // nil: none
 	openai   OpenAIConfig
+	programs string // the directory of programs that a recipe may name
 	logger   *slog.Logger
 
 	opening sync.Mutex // held while a model is opened, which may take as long as its endpoint
 	mu      sync.Mutex
 	open    map[string]*model
+	cutters map[string]*external.Exec
 	closers []io.Closer
 }
 
@@ -250,11 +254,7 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	r.Chunker.Tokenizer = cmp.Or(r.Chunker.Tokenizer, d.Chunker.Tokenizer)
 	r.Embedder.Model = cmp.Or(r.Embedder.Model, d.Embedder.Model)
 	r.Embedder.Long = cmp.Or(r.Embedder.Long, d.Embedder.Long)
-	options := chunker.Options{Strategy: r.Chunker.Strategy, Tokens: r.Chunker.Tokens, Overlap: r.Chunker.Overlap, Tokenizer: r.Chunker.Tokenizer}
-	if r.Chunker.Tokenizer == chunker.MiniLM {
-		options.Counter = wordPieces{}
-	}
-	cut, err := chunker.New(options)
+	cut, err := m.chunker(ctx, r.Chunker)
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("chunker.%w", err)
 	}
@@ -266,7 +266,51 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.long: %w", err)
 	}
-	return indexer.Parts{Recipe: r, Chunker: cut, Embedder: long, Allowance: opened.allowance}, nil
+	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance}, nil
+}
+
+// chunker makes what cuts by a recipe.
+func (m *models) chunker(ctx context.Context, r vectordb.ChunkerRecipe) (chunker.Chunker, error) {
+	command, program := strings.CutPrefix(r.Strategy, external.ExecPrefix)
+	service := external.IsURL(r.Strategy)
+	if !program && !service {
+		options := chunker.Options{Strategy: r.Strategy, Tokens: r.Tokens, Overlap: r.Overlap, Tokenizer: r.Tokenizer}
+		if r.Tokenizer == chunker.MiniLM {
+			options.Counter = wordPieces{}
+		}
+		return chunker.New(options)
+	}
+	var count chunker.Counter = wordPieces{}
+	if r.Tokenizer != chunker.MiniLM {
+		encoding, err := bpe.Load(r.Tokenizer)
+		if err != nil {
+			return nil, fmt.Errorf("tokenizer: %w", err)
+		}
+		count = encoding
+	}
+	if service {
+		cut, err := external.OpenHTTP(ctx, external.HTTPConfig{URL: r.Strategy, Counter: count})
+		if err != nil {
+			return nil, fmt.Errorf("strategy: %w", err)
+		}
+		return cut, nil
+	}
+	cut, err := external.OpenExec(external.ExecConfig{Command: command, Dir: m.programs, Counter: count, Processes: runtime.GOMAXPROCS(0), Logger: m.logger})
+	if errors.Is(err, external.ErrForbidden) {
+		return nil, fmt.Errorf("strategy: %w; the setting programs names the directory", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("strategy: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := r.Tokenizer + " " + cut.Name()
+	if same := m.cutters[key]; same != nil { // its processes serve every generation
+		return same, cut.Close()
+	}
+	m.cutters[key] = cut
+	m.closers = append(m.closers, cut)
+	return cut, nil
 }
 
 // wordPieces counts for the tokenizer minilm.
