@@ -23,12 +23,13 @@ import (
 
 // bed is an indexer on a real log and the model of a store.
 type bed struct {
-	t       *testing.T
-	log     *kafka.Log
-	store   *store
-	model   *model
-	indexer *Indexer
-	stop    func()
+	t        *testing.T
+	embedded *kafka.Embedded
+	log      *kafka.Log
+	store    *store
+	model    *model
+	indexer  *Indexer
+	stop     func()
 
 	appended int // changes, in all
 }
@@ -128,7 +129,7 @@ func newBed(t *testing.T) *bed {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close() })
-	b := &bed{t: t, log: log, store: &store{Memory: vectordb.NewMemory()}, model: &model{Hash: embedder.NewHash(32)}}
+	b := &bed{t: t, embedded: embedded, log: log, store: &store{Memory: vectordb.NewMemory()}, model: &model{Hash: embedder.NewHash(32)}}
 	b.start(Config{})
 	return b
 }

@@ -63,7 +63,8 @@ const (
 // settles every race: an older version than the stored one does nothing. What a replay makes of the log stays what it was.
 //
 // A letter whose document has a newer change behind it in the log is superseded, and so is one that the log does not hold any more, since compaction has
-// removed it in favour of a newer one. Both are settled without being tried.
+// removed it in favour of a newer one, or that only generations rejected which have been dropped. These are settled without being tried.
+// ErrNoLetter: one of them is not open; then nothing was tried.
 func (x *Indexer) Redrive(ctx context.Context, ids ...string) ([]Tried, error) {
 	open, err := x.config.Letters.List(ctx, stream.LetterQuery{})
 	if err != nil {
@@ -73,14 +74,16 @@ func (x *Indexer) Redrive(ctx context.Context, ids ...string) ([]Tried, error) {
 	for i := range open {
 		byID[open[i].ID] = &open[i]
 	}
+	for _, id := range ids {
+		if byID[id] == nil {
+			return nil, fmt.Errorf("%w: %s", stream.ErrNoLetter, id)
+		}
+	}
 	var batch []*stream.Letter
 	var out []Tried
 	bytes := 0
 	for i, id := range ids {
 		letter := byID[id]
-		if letter == nil {
-			return out, fmt.Errorf("%w: %s", stream.ErrNoLetter, id)
-		}
 		if !slices.Contains(ids[:i], id) {
 			batch = append(batch, letter)
 			bytes += letter.Size
@@ -168,7 +171,7 @@ func (x *Indexer) reread(ctx context.Context, batch []*stream.Letter) (changes m
 	}
 	newest := make(map[subject][]stream.Position) // of what is wanted
 	err = r.until(ctx, ends, func(c *stream.Change) error {
-		about := subject{c.Key(), c.Kind == stream.Access}
+		about := subject{c.Key(), c.Kind == stream.Access || c.Kind == stream.Invalid && strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix)}
 		if c.Kind != stream.Invalid {
 			for _, at := range newest[about] {
 				superseded[at] = true
@@ -179,7 +182,7 @@ func (x *Indexer) reread(ctx context.Context, batch []*stream.Letter) (changes m
 		if wanted[c.Position] {
 			kept := *c
 			changes[c.Position] = &kept
-			newest[about] = append(newest[about], c.Position) // poison counts as content: what else it may have been can't be told
+			newest[about] = append(newest[about], c.Position) // poison counts as what its key says: content, or access
 		}
 		return nil
 	})
@@ -198,10 +201,11 @@ func (x *Indexer) try(ctx context.Context, letter *stream.Letter, c *stream.Chan
 	if len(names) == 0 {
 		names = []string{Live}
 	}
+	tried := Tried{letter.ID, string(stream.Superseded), "", "the generations that rejected it were dropped"}
 	for _, name := range names {
 		g := x.lookup(name)
 		if g == nil {
-			continue // dropped since
+			continue
 		}
 		problem, err := g.redo(ctx, c, false)
 		if err != nil {
@@ -212,10 +216,12 @@ func (x *Indexer) try(ctx context.Context, letter *stream.Letter, c *stream.Chan
 			if err := (signed{x.config.DeadLetters, g.name}).Send(ctx, again); err != nil {
 				return Tried{letter.ID, triedFailed, problem.Code, err.Error()}
 			}
-			return Tried{letter.ID, triedRejected, problem.Code, fmt.Sprintf("generation %s: %s", name, problem.Detail)}
+			tried = Tried{letter.ID, triedRejected, problem.Code, fmt.Sprintf("generation %s: %s", name, problem.Detail)}
+		} else if tried.Outcome != triedRejected { // the others may take it all the same
+			tried = Tried{ID: letter.ID, Outcome: string(stream.Redriven)}
 		}
 	}
-	return Tried{ID: letter.ID, Outcome: string(stream.Redriven)}
+	return tried
 }
 
 // Rejected is a change that a generation can't index; the document's version before it goes on being served.

@@ -19,6 +19,7 @@ import (
 	"github.com/liverag/liverag/internal/httpd/httpdtest"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // poison makes the model refuse inputs that hold a word, until it is told another one.
@@ -191,6 +192,86 @@ func TestAnOldLetterNeverOverwritesANewerVersion(t *testing.T) {
 			t.Errorf("%s is %d %q, a replay makes %d %q of it", id, live.Version, live.Text, again.Version, again.Text)
 		}
 	}
+}
+
+// TestALetterOfSeveralGenerations is tried in each that there still is.
+func TestALetterOfSeveralGenerations(t *testing.T) {
+	b := newBed(t)
+	if _, err := b.indexer.Create(b.ctx(), "second", b.indexer.config.Recipe); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(upsert("doc", "fine"))
+	b.poison("poison")
+	at := b.append(upsert("doc", "poison"), upsert("lone", "poison"))
+	b.reach(at)
+	if err := b.indexer.WaitApplied(b.ctx(), "second", at); err != nil {
+		t.Fatal(err)
+	}
+	letters := b.open()
+	if len(letters) != 2 || len(letters[0].Generations) != 2 || len(letters[1].Generations) != 2 {
+		t.Fatalf("letters %+v", letters)
+	}
+	slices.SortFunc(letters, func(a, b stream.Letter) int { return strings.Compare(a.Key, b.Key) })
+	if _, err := b.indexer.Redrive(b.ctx(), letters[0].ID, "9-99"); !errors.Is(err, stream.ErrNoLetter) {
+		t.Errorf("one of them is unknown: %v", err)
+	}
+	// The first refuses it for one more time, the second takes it.
+	refused := false
+	b.model.do(func(_ context.Context, inputs []string) error {
+		if !refused {
+			refused = true
+			return &embedder.Error{Op: "test", Input: 0, Err: errors.New("refused")}
+		}
+		return nil
+	})
+	first, second := letters[0].Generations[0], letters[0].Generations[1]
+	b.redrive(letters[:1], "rejected")
+	if held := b.current("doc", first); held.Text != "fine" {
+		t.Errorf("%s, which refused it, holds %q", first, held.Text)
+	}
+	if held := b.current("doc", second); held.Text != "poison" {
+		t.Errorf("%s, which would have taken it, holds %q", second, held.Text)
+	}
+	b.redrive(letters[:1], "redriven")
+	if held := b.current("doc", first); held.Text != "poison" {
+		t.Errorf("%s holds %q", first, held.Text)
+	}
+	// One whose generations are gone was not indexed, and nobody is told that it was.
+	lone := deadLetter(&stream.Change{ID: "lone", Position: letters[1].Position, Raw: &stream.Raw{Topic: "documents", Key: []byte("lone")}}, letters[1].Problem, 1)
+	if err := b.log.Settle(b.ctx(), stream.Discarded, letters[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := (signed{b.log, "dropped"}).Send(b.ctx(), lone); err != nil {
+		t.Fatal(err)
+	}
+	b.redrive(b.open(), "superseded")
+	if left := b.open(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+// TestNewContentSupersedesNoAccess: a letter of an access change that is none stays until there is a newer access change.
+func TestNewContentSupersedesNoAccess(t *testing.T) {
+	b := newBed(t)
+	at := b.append(upsert("doc", "content"))
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.embedded.Brokers()...), kgo.Dialer(b.embedded.Dialer()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	record := &kgo.Record{Topic: "documents", Partition: at[0].Partition, Key: []byte("doc" + stream.AccessSuffix), Value: []byte(`{"acl":"ann"}`)}
+	if err := client.ProduceSync(b.ctx(), record).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.reach([]stream.Position{{Partition: record.Partition, Offset: record.Offset}})
+	b.settle(upsert("doc", "newer content"))
+	letters := b.open()
+	if len(letters) != 1 || letters[0].Key != "doc" {
+		t.Fatalf("letters %+v", letters)
+	}
+	b.redrive(letters, "rejected")
+	b.settle(stream.Change{Kind: stream.Access, ID: "doc", ACL: []string{"ann"}})
+	b.redrive(letters, "superseded")
 }
 
 // TestDeadLettersAndVerifyOverHTTP is an operator's day: look, decide, look again. Every answer is held to the description.

@@ -242,14 +242,25 @@ func (d *dlq) settle(ctx context.Context, c *call, do string, ids []string) erro
 		}
 	}
 	results := []tried{}
-	for part := range slices.Chunk(ids, settleAtOnce) {
+	var failed error
+	for parts := slices.Collect(slices.Chunk(ids, settleAtOnce)); len(parts) > 0; {
+		part := parts[0]
+		parts = parts[1:]
 		c.Err.Status("%s of %s", thousands(int64(len(results))), count(len(ids), "letter"))
 		var answer struct {
 			Results []tried `json:"results"`
 		}
-		if err := cl.do(ctx, "POST", "/dlq/"+do, map[string]any{"ids": part}, &answer, options{timeout: redriveTimeout}); err != nil {
-			c.Err.clearStatus()
-			return withLetterHint(err)
+		err := cl.do(ctx, "POST", "/dlq/"+do, map[string]any{"ids": part}, &answer, options{timeout: redriveTimeout})
+		if chosen && isLetterUnknown(err) {
+			// Somebody closed one since they were listed. Nothing was done for its part, so that goes one by one.
+			if len(part) > 1 {
+				parts = append(slices.Collect(slices.Chunk(part, 1)), parts...)
+			}
+			continue
+		}
+		if err != nil {
+			failed = err
+			break
 		}
 		results = append(results, answer.Results...)
 	}
@@ -279,9 +290,12 @@ func (d *dlq) settle(ctx context.Context, c *call, do string, ids []string) erro
 			}
 			c.Out.Printf("%s\n", line)
 		}
-		if len(results) == 0 {
+		if len(results) == 0 && failed == nil {
 			c.Out.Printf("no dead letters\n")
 		}
+	}
+	if failed != nil { // what was done before is told
+		return withLetterHint(failed)
 	}
 	if left > 0 {
 		return withHint(fmt.Errorf("%s of %d can't be indexed now either, and stay", count(left, "letter"), len(results)), "`liverag dlq show ID` says why; `liverag dlq discard ID` closes one")
@@ -309,9 +323,13 @@ func (d *dlq) ids(ctx context.Context, cl *client) ([]string, error) {
 	}
 }
 
-func withLetterHint(err error) error {
+func isLetterUnknown(err error) bool {
 	var p *apiError
-	if errors.As(err, &p) && p.Code == "dead_letter_unknown" {
+	return errors.As(err, &p) && p.Code == "dead_letter_unknown"
+}
+
+func withLetterHint(err error) error {
+	if isLetterUnknown(err) {
 		return withHint(err, "`liverag dlq list` lists the open ones")
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -127,8 +128,10 @@ func TestDLQ(t *testing.T) {
 		switch {
 		case r.method == "GET" && strings.Contains(r.query, "after=2"):
 			return 200, `{"letters":[{"id":"0-3"}]}`
-		case r.method == "GET":
+		case r.method == "GET" && !strings.Contains(r.query, "raced"):
 			return 200, `{"letters":[{"id":"0-1","document":"a","code":"c\u001b"},{"id":"0-2"}],"next":"2"}`
+		case r.method == "GET" && strings.Contains(r.query, "code=raced"):
+			return 200, `{"letters":[{"id":"0-1"},{"id":"0-9"}]}`
 		case strings.Contains(r.body, "0-9"):
 			return 404, `{"code":"dead_letter_unknown","detail":"no such dead letter: 0-9"}`
 		case r.path == "/dlq/redrive":
@@ -150,6 +153,8 @@ func TestDLQ(t *testing.T) {
 		{"redrive some", []string{"redrive", "0-1", "0-2"}, exitFailed, "0-2  rejected  c  d", "1 letter of 2 can't be indexed now either", []string{`/dlq/redrive  {"ids":["0-1","0-2"]}`}},
 		{"discard all", []string{"discard", "--all"}, exitDone, "0-1  discarded", "", []string{"/dlq limit=1000 ", "/dlq after=2&limit=1000 ", `/dlq/discard  {"ids":["0-1","0-2","0-3"]}`}},
 		{"unknown", []string{"discard", "0-9"}, exitFailed, "", "`liverag dlq list` lists the open ones", nil},
+		{"one was closed meanwhile", []string{"discard", "--code", "raced"}, exitDone, "0-1  discarded", "", []string{"/dlq code=raced&limit=1000 ", `/dlq/discard  {"ids":["0-1","0-9"]}`, `/dlq/discard  {"ids":["0-1"]}`, `/dlq/discard  {"ids":["0-9"]}`}},
+		{"the rest is unknown", append(append([]string{"discard"}, slices.Repeat([]string{"0-1"}, settleAtOnce)...), "0-9"), exitFailed, "0-1  discarded", "no such dead letter", nil},
 		{"nothing chosen", []string{"redrive"}, exitUsage, "", "needs the IDs", nil},
 		{"chosen twice", []string{"redrive", "0-1", "--all"}, exitUsage, "", "needs the IDs", nil},
 		{"show two", []string{"show", "0-1", "0-2"}, exitUsage, "", "needs the ID of one", nil},
