@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -37,10 +38,13 @@ const (
 	verifyMemory = 128 << 20
 	// foldedOverhead is what a document costs in the fold beside its key.
 	foldedOverhead = 144
-	verifyPage     = 64  // documents in one reading of the store
-	verifySuspects = 512 // documents looked at again at once
+	verifyPage     = 64       // documents in one reading of the store, if they are small
+	verifyBytes    = 16 << 20 // of documents at once, about
+	verifySuspects = 512      // documents looked at again at once
 	// verifyKept is how many findings a report names. All are counted.
 	verifyKept = 1000
+	// verifyBurst is how much of the time in which nothing was read may be made up for at full speed.
+	verifyBurst = 100 * time.Millisecond
 	// verifyWait is how long an index may take to reach what the log held when it was asked.
 	verifyWait = time.Minute
 	// unitTolerance is how far from 1 the length of a vector may be: float32 sums of some thousand squares.
@@ -135,7 +139,8 @@ type verification struct {
 	tell   func(Verified)
 	told   time.Time
 	begun  time.Time
-	paced  int64 // documents and changes read
+	paced  int64     // documents and changes read
+	due    time.Time // when as many would have been read at the rate
 
 	slice share
 	later []share // slices that are left
@@ -218,6 +223,7 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 		return err
 	}
 	var suspects []string
+	suspected := 0 // bytes
 	settle := func(most int) error {
 		for len(suspects) > most {
 			n := min(len(suspects), verifySuspects)
@@ -228,8 +234,8 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 		}
 		return nil
 	}
-	for after := ""; ; {
-		page, err := r.x.config.Store.Scan(ctx, r.g.name, after, verifyPage)
+	for after, limit := "", 1; ; {
+		page, err := r.x.config.Store.Scan(ctx, r.g.name, after, limit)
 		if err != nil {
 			return fmt.Errorf("scan the store: %w", err)
 		}
@@ -237,6 +243,9 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 			break
 		}
 		after = page[len(page)-1].Key
+		if limit = min(2*limit, verifyPage); weight(page) > verifyBytes {
+			limit = max(1, limit/4)
+		}
 		for i := range page {
 			key := page[i].Key
 			if !r.mine(key) {
@@ -256,18 +265,27 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 			}
 			if kind != "" {
 				suspects = append(suspects, key)
+				suspected += weight(page[i : i+1])
+			} else if f.poison > f.version {
+				r.report.DeadLettered++
 			}
 			if err := r.pace(ctx, 1); err != nil {
 				return err
 			}
 		}
-		if err := settle(verifySuspects); err != nil {
+		most := verifySuspects
+		if suspected > verifyBytes { // they are read again, all at once
+			most, suspected = 0, 0
+		}
+		if err := settle(most); err != nil {
 			return err
 		}
 	}
 	for key, f := range r.fold {
 		if !f.seen && f.version > 0 && !f.deleted {
 			suspects = append(suspects, key)
+		} else if !f.seen && f.poison > f.version {
+			r.report.DeadLettered++
 		}
 	}
 	return settle(0)
@@ -325,18 +343,13 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 	case stream.Access:
 		f.access = c.Version
 	case stream.Invalid:
-		f.poison = c.Version
+		if !strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix) {
+			f.poison = c.Version
+		}
 	case stream.Delete:
 		f.version, f.deleted, f.digest = c.Version, true, [8]byte{}
 	default:
-		f.version, f.deleted = c.Version, false
-		text := c.Document.Text
-		if c.Document.ContentType == stream.TextHTML {
-			if page, err := htmltext.Convert(text); err == nil {
-				text = page.Markdown
-			}
-		}
-		f.digest = digest(text)
+		f.version, f.deleted, f.digest = c.Version, false, digest(contentOf(c))
 	}
 	if states, ok := history[key]; ok {
 		if c.Position.Offset < r.ends[c.Position.Partition] {
@@ -347,9 +360,45 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 	return nil
 }
 
-func digest(text string) [8]byte {
-	sum := sha256.Sum256([]byte(text))
-	return [8]byte(sum[:])
+// contentOf is the revision that a change makes, without its entries.
+func contentOf(c *stream.Change) *vectordb.Revision {
+	d := c.Document
+	rev := &vectordb.Revision{
+		Text: d.Text, ContentType: cmp.Or(d.ContentType, stream.TextPlain), Title: d.Title, URL: d.URL, UpdatedAt: d.UpdatedAt, Metadata: d.Metadata, Tenant: c.Tenant, ACL: d.ACL,
+	}
+	if rev.UpdatedAt.IsZero() {
+		rev.UpdatedAt = c.Time
+	}
+	if rev.ContentType == stream.TextHTML {
+		if page, err := htmltext.Convert(d.Text); err == nil {
+			rev.Text, rev.Title = page.Markdown, cmp.Or(rev.Title, page.Title)
+		}
+	}
+	return rev
+}
+
+// digest identifies what a revision says: its text, and who may read it just as much.
+func digest(r *vectordb.Revision) [8]byte {
+	said := struct {
+		Text, ContentType, Title, URL, Tenant string
+		UpdatedAt                             int64
+		Metadata                              map[string]any `json:",omitempty"`
+		ACL                                   []string
+	}{r.Text, r.ContentType, r.Title, r.URL, r.Tenant, r.UpdatedAt.UnixMicro(), r.Metadata, r.ACL}
+	h := sha256.New()
+	_ = json.NewEncoder(h).Encode(said) // a map's names in their order; the values are such as have a spelling
+	return [8]byte(h.Sum(nil))
+}
+
+// weight is about how many bytes revisions take.
+func weight(revs []vectordb.Revision) (n int) {
+	for i := range revs {
+		n += len(revs[i].Text)
+		for j := range revs[i].Entries {
+			n += 4 * len(revs[i].Entries[j].Vector)
+		}
+	}
+	return n
 }
 
 // split leaves half of the slice for later.
@@ -383,8 +432,15 @@ func (r *verification) pace(ctx context.Context, n int64) error {
 	if r.Rate == 0 {
 		return nil
 	}
-	due := time.Duration(float64(r.paced) / float64(r.Rate) * float64(time.Second))
-	if ahead := due - time.Since(r.begun); ahead > 10*time.Millisecond {
+	now := time.Now()
+	if r.due.IsZero() {
+		r.due = r.begun
+	}
+	if earliest := now.Add(-verifyBurst); r.due.Before(earliest) {
+		r.due = earliest // a wait for the index, or for others at work, is not made up for
+	}
+	r.due = r.due.Add(time.Duration(float64(n) / float64(r.Rate) * float64(time.Second)))
+	if ahead := r.due.Sub(now); ahead > 10*time.Millisecond {
 		return sleep(ctx, ahead)
 	}
 	return nil
@@ -422,12 +478,17 @@ func (r *verification) differs(ctx context.Context, rev *vectordb.Revision, f *f
 		return Stale, "the log has a newer version", nil
 	case rev.Version > f.version:
 		return Stale, "the log has no such version; only a replay into a new generation mends that", nil
-	case rev.Access.Version != f.access && !(f.access == 0 && rev.Access.Clear):
+	case !sameAccess(rev, f):
 		return Stale, "the log has another access for it", nil
-	case digest(rev.Text) != f.digest:
-		return Mixed, "its text is not that of its version", nil
+	case digest(rev) != f.digest:
+		return Mixed, "its text or fields are not those of its version", nil
 	}
 	return r.inconsistent(ctx, rev)
+}
+
+// sameAccess tells whether a revision's access is that of the log.
+func sameAccess(rev *vectordb.Revision, f *folded) bool {
+	return rev.Access.Version == f.access || f.access == 0 && rev.Access.Clear
 }
 
 // inconsistent tells whether entries are not those that the recipe makes of the stored text, or their vectors none that the model could have made.
@@ -575,7 +636,11 @@ func (r *verification) judge(ctx context.Context, rev *vectordb.Revision, states
 			if rev.Version == 0 || rev.Deleted {
 				return nil, folded{}, nil
 			}
-			if kind, detail, err = r.inconsistent(ctx, rev); err != nil || kind == "" {
+			if !slices.ContainsFunc(states, func(f folded) bool { return sameAccess(rev, &f) }) {
+				// The version that is served is not the log's newest, and who may read it is.
+				kind, detail = Stale, "the log has another access for it"
+				state.version, state.deleted, state.digest = rev.Version, false, digest(rev)
+			} else if kind, detail, err = r.inconsistent(ctx, rev); err != nil || kind == "" {
 				return nil, folded{}, err
 			}
 		}

@@ -9,10 +9,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // verify compares the live generation and fails the test on an error.
@@ -85,6 +87,11 @@ func TestVerifyFindsAndRepairsEveryDamage(t *testing.T) {
 		{"other's text", Mixed, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) {
 			doc.Text = strings.Replace(doc.Text, "plain", "plane", 1)
 		}},
+		{"other's title", Mixed, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) { doc.Title = "of another version" }},
+		{"other's metadata", Mixed, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) {
+			doc.Metadata = map[string]any{"team": "of another version"}
+		}},
+		{"other's readers", Mixed, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) { doc.ACL = []string{} }},
 		{"swapped hashes", Mixed, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) {
 			doc.Entries[0].Hash, doc.Entries[1].Hash = doc.Entries[1].Hash, doc.Entries[0].Hash
 		}},
@@ -233,6 +240,70 @@ func TestVerifyKnowsDeadLetters(t *testing.T) {
 	if r := b.verify(Verification{}); r.wrong() != 0 || r.DeadLettered != 2 {
 		t.Errorf("discarded letters: %+v", r)
 	}
+}
+
+// TestVerifySeesWhoMayReadARejectedDocument: the version before the rejected one is served, but to whom the log says now.
+func TestVerifySeesWhoMayReadARejectedDocument(t *testing.T) {
+	b := newBed(t)
+	b.settle(upsert("doc", "good"))
+	b.poison("poison")
+	b.reach(b.append(upsert("doc", "poison")))
+	b.settle(stream.Change{Kind: stream.Access, ID: "doc", ACL: []string{"ann"}})
+	b.damage(func(revs map[string]*vectordb.Revision) { revs["doc"].Access = vectordb.Access{} })
+	if r := b.verify(Verification{}); r.Stale != 1 || r.wrong() != 1 || r.DeadLettered != 1 {
+		t.Errorf("everybody may read what the log says only ann may: %+v", r)
+	}
+	if r := b.verify(Verification{Repair: true}); r.Repaired != 1 || !r.Right {
+		t.Errorf("repaired: %+v", r)
+	}
+	held := b.current("doc")
+	if r := b.verify(Verification{}); r.wrong() != 0 || held.Text != "good" || !slices.Equal(held.Readers(), []string{"ann"}) {
+		t.Errorf("afterwards: %+v, %q for %v", r, held.Text, held.Readers())
+	}
+}
+
+// TestVerifyCountsRecordsThatAreNoChange among the documents whose newest change can't be indexed.
+func TestVerifyCountsRecordsThatAreNoChange(t *testing.T) {
+	b := newBed(t)
+	at := b.append(upsert("doc", "good"))
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.embedded.Brokers()...), kgo.Dialer(b.embedded.Dialer()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, key := range []string{"doc", "new", "doc" + stream.AccessSuffix} {
+		r := &kgo.Record{Topic: "documents", Partition: at[0].Partition, Key: []byte(key), Value: []byte("{")}
+		if err := client.ProduceSync(b.ctx(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		b.reach([]stream.Position{{Partition: r.Partition, Offset: r.Offset}})
+	}
+	if r := b.verify(Verification{}); r.wrong() != 0 || r.DeadLettered != 2 || r.Documents != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestVerifyDoesNotCatchUpOnItsRate: what it had to wait is not made up for with a burst.
+func TestVerifyDoesNotCatchUpOnItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &verification{Verification: Verification{Rate: 100}, begun: time.Now(), told: time.Now().Add(time.Hour)}
+		read := func(n int) time.Duration {
+			began := time.Now()
+			for range n {
+				if err := r.pace(t.Context(), 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(began)
+		}
+		if took := read(200); took < 1900*time.Millisecond {
+			t.Errorf("200 at 100 a second took %s", took)
+		}
+		time.Sleep(time.Minute)
+		if took := read(200); took < 1800*time.Millisecond {
+			t.Errorf("after a wait, 200 at 100 a second took %s", took)
+		}
+	})
 }
 
 func TestVerifyHoldsItsRate(t *testing.T) {
