@@ -135,6 +135,9 @@ func call[T any](ctx context.Context, s *Store, g *generation, what string, time
 			return none, context.DeadlineExceeded // told by the connection a moment before the context tells it
 		}
 		kind := classify(err)
+		if kind == notLoaded || status.Code(err) == codes.Unavailable {
+			g.shake()
+		}
 		switch kind {
 		case missing:
 			s.forget(g)

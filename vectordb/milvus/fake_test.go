@@ -14,6 +14,7 @@ import (
 	"github.com/milvus-io/milvus-proto/go-api/v2/commonpb"
 	"github.com/milvus-io/milvus-proto/go-api/v2/milvuspb"
 	"github.com/milvus-io/milvus-proto/go-api/v2/schemapb"
+	"github.com/milvus-io/milvus-sdk-go/v2/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -28,6 +29,7 @@ type faulty struct {
 	upsert func([]string) error // the rows' keys
 	query  func() *commonpb.Status
 	loads  atomic.Int64
+	since  atomic.Pointer[[]uint64] // of each query that was answered: the server must have read its log up to then
 }
 
 var fine = &commonpb.Status{}
@@ -91,7 +93,7 @@ func (f *faulty) Upsert(_ context.Context, r *milvuspb.UpsertRequest) (*milvuspb
 	return &milvuspb.MutationResult{Status: fine, IDs: ids}, nil
 }
 
-func (f *faulty) Query(ctx context.Context, _ *milvuspb.QueryRequest) (*milvuspb.QueryResults, error) {
+func (f *faulty) Query(ctx context.Context, r *milvuspb.QueryRequest) (*milvuspb.QueryResults, error) {
 	s := fine
 	if f.query != nil {
 		s = f.query()
@@ -99,6 +101,10 @@ func (f *faulty) Query(ctx context.Context, _ *milvuspb.QueryRequest) (*milvuspb
 	if s == nil { // hang
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if since := f.since.Load(); s == fine && since != nil {
+		more := append(slices.Clone(*since), r.GuaranteeTimestamp)
+		f.since.Store(&more)
 	}
 	text := func(name string) *schemapb.FieldData {
 		return &schemapb.FieldData{FieldName: name, Type: schemapb.DataType_VarChar, Field: &schemapb.FieldData_Scalars{Scalars: &schemapb.ScalarField{
@@ -257,6 +263,44 @@ func TestNotLoaded(t *testing.T) {
 	s.config.Timeouts.Load = 50 * time.Millisecond
 	_, err = s.Current(t.Context(), "g", []string{"a"})
 	wantError(t, err, "still not ready", "collection not loaded")
+}
+
+// After a server was not ready, reads ask for its newest state for a while: it may know of removals before it knows of what was written before them.
+func TestReadsAfterAServerWasNotReady(t *testing.T) {
+	trouble := fine
+	f := &faulty{query: func() *commonpb.Status {
+		defer func() { trouble = fine }()
+		return trouble
+	}}
+	s, err := f.serve(t, Timeouts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := func() bool {
+		t.Helper()
+		f.since.Store(&[]uint64{})
+		if _, err := s.Current(t.Context(), "g", []string{"a"}); err != nil {
+			t.Fatal(err)
+		}
+		return (*f.since.Load())[0] == client.StrongTimestamp
+	}
+	if newest() {
+		t.Error("an ordinary read waits for the newest state")
+	}
+	trouble = &commonpb.Status{ErrorCode: commonpb.ErrorCode_UnexpectedError, Reason: "failed to query: collection not loaded[collection=7]"}
+	for range 2 {
+		if !newest() {
+			t.Error("a read after the collection was not loaded takes what there is")
+		}
+	}
+	g, err := s.generation(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.shaken.Store(time.Now().Add(-shakenFor).UnixNano())
+	if newest() {
+		t.Error("a read a while later waits for the newest state")
+	}
 }
 
 // Every call has a deadline, and the caller's own is told apart from the server's silence.

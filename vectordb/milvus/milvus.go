@@ -21,10 +21,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	grpc_retry "github.com/grpc-ecosystem/go-grpc-middleware/retry"
 	"github.com/milvus-io/milvus-sdk-go/v2/client"
+	"github.com/milvus-io/milvus-sdk-go/v2/entity"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
@@ -142,8 +144,9 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: config.Timeouts.Dial,
 		}),
-		// Servers in Python take pings more often than this for an attack and close the connection.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 10 * time.Second}),
+		// A connection that something between has forgotten carries nothing and never breaks: without an answer to a ping another one is made. Pings go out during calls
+		// only: servers in Python take more of them for an attack and close the connection.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 10 * time.Second}),
 		// The SDK would send what was refused as too large six more times, and what meets a dead server for 22 s.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30), grpc_retry.Disable()),
 	}
@@ -277,6 +280,9 @@ type generation struct {
 	// writes counts Applies that wrote something.
 	writes int64
 
+	// shaken is when a call last met a server that had lost the collection from its memory, or was not there; nanoseconds of the Unix time.
+	shaken atomic.Int64
+
 	// headless are revisions of which rows were found and, when the newest state was asked for, no head.
 	headless map[headless]time.Time
 
@@ -401,6 +407,21 @@ func (g *generation) seen(docs []string, upTo int64) {
 			r.unseen = false
 		}
 	}
+}
+
+// shakenFor is how long reads ask for the newest state after a call met a server that was not ready: longer than the 5 s by which it may let a bounded read lag. One that
+// has just loaded a collection may know of removals before it knows of what was written before them; or it has yet to read its log to where another had come.
+const shakenFor = 10 * time.Second
+
+// shake notes that the server was not ready.
+func (g *generation) shake() { g.shaken.Store(time.Now().UnixNano()) }
+
+// level is the consistency that a read needs where a bounded one is enough of a server that has been ready for a while.
+func (g *generation) level(wanted entity.ConsistencyLevel) entity.ConsistencyLevel {
+	if wanted == entity.ClBounded && time.Since(time.Unix(0, g.shaken.Load())) < shakenFor {
+		return entity.ClStrong
+	}
+	return wanted
 }
 
 // headless is a revision without a head.

@@ -31,7 +31,7 @@ const (
 // query asks for rows.
 func (s *Store) query(ctx context.Context, g *generation, level entity.ConsistencyLevel, expr string, fields ...string) (client.ResultSet, error) {
 	return call(ctx, s, g, "read", s.config.Timeouts.Read, func(ctx context.Context) (client.ResultSet, error) {
-		return s.client.Query(ctx, g.collection, nil, expr, fields, client.WithSearchQueryConsistencyLevel(level))
+		return s.client.Query(ctx, g.collection, nil, expr, fields, client.WithSearchQueryConsistencyLevel(g.level(level)))
 	})
 }
 

@@ -188,7 +188,7 @@ func (x *search) look(ctx context.Context, l *leg, limit int, target string) err
 	}
 	results, err := call(ctx, x.s, x.g, "search", x.s.config.Timeouts.Read, func(ctx context.Context) ([]client.SearchResult, error) {
 		return x.s.client.Search(ctx, x.g.collection, nil, expr, fields, []entity.Vector{l.vector}, l.field, entity.IP, limit, params,
-			client.WithSearchQueryConsistencyLevel(entity.ClBounded))
+			client.WithSearchQueryConsistencyLevel(x.g.level(entity.ClBounded)))
 	})
 	if err != nil {
 		return err
