@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/httpd"
 	"github.com/liverag/liverag/internal/page"
 	"github.com/liverag/liverag/internal/simd"
@@ -145,7 +147,8 @@ func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error
 	if tidy, ok := s.store.(interface {
 		Sweep(ctx context.Context, generation string) (removed int, err error)
 	}); ok && d.index {
-		g.Go(func() error { return sweep(serving, s, tidy.Sweep, logger) })
+		sweeps := newSweeper(s, tidy.Sweep, logger)
+		g.Go(func() error { return sweeps.Run(serving) })
 	}
 	if !guided && !c.JSON && d.serve {
 		printNext(c.Out, base, "")
@@ -164,24 +167,56 @@ func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error
 	return err
 }
 
-// sweepEvery is how often leftovers of interrupted writes are looked for. Answers never show them: they only take space.
-const sweepEvery = time.Hour
+const (
+	// sweepFirst is about when leftovers are looked for after a start: whoever ran before may have died between writing new rows and removing the old ones.
+	sweepFirst = 10 * time.Second
+	// sweepEvery is about how often they are looked for after that. Answers never show them: they only take space.
+	sweepEvery = time.Hour
+)
 
-// sweep removes leftovers from a shared store. Every process that indexes does it, at a time of its own.
-func sweep(ctx context.Context, s *system, clean func(ctx context.Context, generation string) (int, error), logger *slog.Logger) error {
-	for {
-		if err := pause(ctx, time.Duration((0.5+rand.Float64())*float64(sweepEvery))); err != nil {
+// sweeper removes leftovers of interrupted writes from a shared store. Every process that indexes does it, at a time of its own.
+type sweeper struct {
+	clean       func(ctx context.Context, generation string) (removed int, err error)
+	generations func() []indexer.Info
+	logger      *slog.Logger
+	sweeps      *prometheus.CounterVec
+	removed     *prometheus.CounterVec
+}
+
+// newSweeper makes one whose counts are metrics.
+func newSweeper(s *system, clean func(ctx context.Context, generation string) (int, error), logger *slog.Logger) *sweeper {
+	w := &sweeper{
+		clean: clean, generations: s.indexer.List, logger: logger,
+		sweeps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "liverag_sweeps_total", Help: "How often this process has looked through the shared store for leftovers of interrupted writes.",
+		}, []string{"generation"}),
+		removed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "liverag_sweep_removed_total", Help: "Rows that were left behind by interrupted writes, or are deletions older than they are kept, and that this process has removed from the shared store. They were never shown.",
+		}, []string{"generation"}),
+	}
+	s.metrics.MustRegister(w.sweeps, w.removed)
+	return w
+}
+
+// Run sweeps until ctx ends.
+func (w *sweeper) Run(ctx context.Context) error {
+	for every := sweepFirst; ; every = sweepEvery {
+		if err := pause(ctx, time.Duration((0.5+rand.Float64())*float64(every))); err != nil {
 			return nil
 		}
-		for _, g := range s.indexer.List() {
-			switch removed, err := clean(ctx, g.Name); {
+		for _, g := range w.generations() {
+			removed, err := w.clean(ctx, g.Name)
+			w.removed.WithLabelValues(g.Name).Add(float64(removed))
+			switch {
 			case ctx.Err() != nil:
 				return nil
 			case err != nil:
-				logger.Warn("leftovers in the store can't be looked for; trying again later", "generation", g.Name, "error", err)
+				w.logger.Warn("leftovers in the store can't be looked for; trying again later", "generation", g.Name, "error", err)
+				continue
 			case removed > 0:
-				logger.Info("leftovers of interrupted writes removed", "generation", g.Name, "rows", removed)
+				w.logger.Info("leftovers of interrupted writes removed", "generation", g.Name, "rows", removed)
 			}
+			w.sweeps.WithLabelValues(g.Name).Inc()
 		}
 	}
 }
