@@ -27,7 +27,9 @@ type generation struct {
 	counts   counts
 	trouble  atomic.Pointer[Trouble]
 	dropping atomic.Bool
-	verified atomic.Pointer[Verified] // what the last verification found
+	// restarting: it was lost, and is about to begin at the beginning of the log.
+	restarting atomic.Bool
+	verified   atomic.Pointer[Verified] // what the last verification found
 
 	mu       sync.Mutex
 	wanted   Desired
@@ -155,6 +157,13 @@ func (g *generation) open(ctx context.Context) error {
 	if now := origin(identity); now != g.made.Origin {
 		return g.otherLog(now)
 	}
+	switch gone, err := g.lost(ctx); {
+	case err != nil:
+		return err
+	case gone:
+		g.startOver()
+		return errLost
+	}
 	err = x.config.Store.Create(ctx, g.made)
 	if errors.Is(err, vectordb.ErrMismatch) && x.config.Shared {
 		return fmt.Errorf("%w: the shared store holds a generation %s of this corpus that was made from another log or by another recipe; is another cluster's liverag using the same store? Name the corpus otherwise, or drop that generation there",
@@ -202,7 +211,7 @@ func (g *generation) run() {
 				return // other processes do the rest
 			}
 			if err == nil {
-				err = g.newPipeline().Run(ctx)
+				err = g.whileHeld(ctx, g.newPipeline().Run)
 			}
 			if ctx.Err() != nil || g.failOrNote("indexing", err) || sleep(ctx, backoff(attempt)) != nil {
 				return

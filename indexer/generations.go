@@ -172,7 +172,7 @@ func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recip
 			return fmt.Errorf("%w: %s (%s)", ErrExists, name, describe(old.Recipe))
 		}
 		spec.Name = name
-		spec.Group = fmt.Sprintf("liverag.%s.%s-%s", identity.Topic, name, newID())
+		spec.Group = newGroup(identity.Topic, name)
 		c.Generations[name] = spec
 		if c.Live == "" {
 			c.Live = name
@@ -194,6 +194,11 @@ func newSpec(parts Parts, identity stream.Identity, ends []stream.End, now time.
 		spec.Horizon[end.Partition] = end.Offset
 	}
 	return spec
+}
+
+// newGroup names a consumer group that nobody has had.
+func newGroup(topic, generation string) string {
+	return fmt.Sprintf("liverag.%s.%s-%s", topic, generation, newID())
 }
 
 // origin names a log together with its partition count: ids are spread by it, so under another count the order of a document's changes is lost.
