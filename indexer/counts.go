@@ -18,6 +18,8 @@ type counts struct {
 	superseded     atomic.Int64 // changes that a newer one overtook before they were embedded
 	deadLetters    atomic.Int64
 	stale          atomic.Int64 // changes that the store had already
+	reconciled     atomic.Int64 // comparisons with the log because deletes may have been missed
+	ghosts         atomic.Int64 // what they removed
 
 	mu      sync.Mutex
 	seconds [60]int64 // tokens embedded in each of the last seconds

@@ -29,13 +29,18 @@ type generation struct {
 	dropping atomic.Bool
 	// restarting: it was lost, and is about to begin at the beginning of the log.
 	restarting atomic.Bool
-	verified   atomic.Pointer[Verified] // what the last verification found
+	verified atomic.Pointer[Verified] // what the last verification found
+	// reconciling is how far a comparison with the log is that has to be done before the generation is ready; nil: none is.
+	reconciling atomic.Pointer[Reconciling]
 
 	mu       sync.Mutex
 	wanted   Desired
 	parts    Parts
-	opened   bool  // parts are set, and the store holds it
-	failed   error // for good
+	opened   bool // parts are set, and the store holds it
+	keeps    stream.Retention
+	dated    time.Time   // up to when it is right, by the control value
+	dating   atomic.Bool // a newer moment is being stored there
+	failed   error       // for good
 	caughtUp bool
 	horizon  map[int32]int64
 	pipeline *pipeline
@@ -58,7 +63,11 @@ const openTimeout = 10 * time.Second
 func newGeneration(x *Indexer, spec Spec) *generation {
 	progress := newProgress()
 	progress.whole = len(spec.Horizon)
+	if spec.doubted() {
+		progress.suspect()
+	}
 	return &generation{
+		dated:   spec.AsOf,
 		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
@@ -68,6 +77,18 @@ func (g *generation) desired() Desired {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.wanted
+}
+
+// date takes over what the control value says of how far the generation is right.
+func (g *generation) date(spec Spec) {
+	g.mu.Lock()
+	g.dated = spec.AsOf
+	g.mu.Unlock()
+	if spec.doubted() {
+		g.progress.suspect()
+		return
+	}
+	g.progress.trust(spec.AsOf)
 }
 
 func (g *generation) want(d Desired) {
@@ -111,12 +132,15 @@ func (g *generation) begin() {
 
 // failOrNote tells whether an error is for good.
 func (g *generation) failOrNote(doing string, err error) bool {
-	for _, final := range []error{ErrRecipe, vectordb.ErrMismatch, vectordb.ErrFormat, vectordb.ErrCorrupt, stream.ErrLogChanged, stream.ErrPositionUnknown} {
+	for _, final := range []error{ErrRecipe, vectordb.ErrMismatch, vectordb.ErrFormat, vectordb.ErrCorrupt, stream.ErrLogChanged, stream.ErrPositionUnknown, stream.ErrForgotten} {
 		if !errors.Is(err, final) {
 			continue
 		}
 		if errors.Is(err, stream.ErrLogChanged) {
 			err = fmt.Errorf("%w: restart liverag, replay into a new generation and promote it, then drop this one", err)
+		}
+		if errors.Is(err, stream.ErrForgotten) {
+			err = fmt.Errorf("%w; replay into a new generation and promote it, then drop this one", err)
 		}
 		g.indexer.config.Logger.Error("generation can't be used", "generation", g.name, "error", err)
 		g.mu.Lock()
@@ -157,6 +181,10 @@ func (g *generation) open(ctx context.Context) error {
 	if now := origin(identity); now != g.made.Origin {
 		return g.otherLog(now)
 	}
+	keeps, err := x.retention(ctx)
+	if err != nil {
+		return fmt.Errorf("ask how long the log keeps deletes: %w", err)
+	}
 	switch gone, err := g.lost(ctx); {
 	case err != nil:
 		return err
@@ -181,7 +209,15 @@ func (g *generation) open(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.parts, g.opened = parts, true
+	g.parts, g.opened, g.keeps = parts, true, keeps
+	if x.config.Shared {
+		// One that was never found to be right yet began empty.
+		since, fresh := g.dated, g.dated.IsZero()
+		if fresh {
+			since = g.created
+		}
+		g.progress.allow(keeps.Deletes, since, fresh)
+	}
 	return nil
 }
 
@@ -204,6 +240,12 @@ func (g *generation) run() {
 	stopped := g.stopped
 	g.indexer.wg.Go(func() {
 		defer close(stopped)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		defer cancel()
+		if !g.indexer.config.Observe {
+			beside.Go(func() { g.reconcile(ctx, cancel) })
+		}
 		for attempt := 1; ; attempt++ {
 			err := g.open(ctx)
 			if err == nil && g.indexer.config.Observe {
@@ -237,6 +279,8 @@ func (g *generation) newPipeline() *pipeline {
 		applied:    g.applied,
 		lender:     g.lender,
 		begins:     g.begins,
+		missed:     g.missed,
+		deletes:    g.keeps.Deletes,
 		limit:      x.config.MaxInFlightBytes,
 		progress:   g.progress,
 		counts:     &g.counts,
@@ -362,7 +406,7 @@ func (g *generation) info() Info {
 		info.State = StatePaused
 	case g.wanted == Cancel:
 		info.State = StateCancelled
-	case g.caughtUp || g.progress.caughtUp():
+	case g.progress.caughtUp() || g.caughtUp && !g.progress.doubtful():
 		info.State = StateReady
 	default:
 		info.State = StateBuilding
@@ -370,6 +414,7 @@ func (g *generation) info() Info {
 	if info.Trouble == nil {
 		info.Trouble = g.trouble.Load()
 	}
+	info.Reconciling = g.reconciling.Load()
 	applied, end, done := g.progress.totals()
 	p := &info.Progress
 	p.Changes, p.Of, p.Percent = applied, end, 100

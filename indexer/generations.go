@@ -36,6 +36,11 @@ type Spec struct {
 	Created time.Time `json:"created"`
 	// Horizon is how far the log reached when the generation was made. What lies below is history: it does not count for freshness.
 	Horizon map[int32]int64 `json:"horizon"`
+	// AsOf is a moment up to which the generation was found to be right: everything that had entered the log is in it, deletes too. It is
+	// kept where processes share the generation, and comes hours behind.
+	AsOf time.Time `json:"as_of,omitzero"`
+	// Doubted is when a process found that deletes were missed. What was found right before that says nothing any more.
+	Doubted time.Time `json:"doubted,omitzero"`
 	// Desired is what its pipeline should do.
 	Desired Desired `json:"desired"`
 }
@@ -67,6 +72,9 @@ var (
 	// ErrName: not [a-z][a-z0-9_]{0,62}, or reserved.
 	ErrName = errors.New("bad generation name")
 )
+
+// doubted tells whether deletes were missed since it was found to be right.
+func (s Spec) doubted() bool { return !s.Doubted.IsZero() }
 
 func checkName(name string) error {
 	if vectordb.CheckName(name) != nil || name == Live {

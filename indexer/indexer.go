@@ -280,6 +280,7 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 			starting = append(starting, g)
 		} else {
 			g.want(spec.Desired)
+			g.date(spec)
 		}
 	}
 	x.mu.Lock()
@@ -475,6 +476,9 @@ func (x *Indexer) Ready() error {
 	if g.progress.empty() {
 		return errors.New("the log is being opened")
 	}
+	if g.progress.doubtful() {
+		return fmt.Errorf("the live generation %s may hold documents that were deleted while nobody read the log; it is being compared with the log", g.name)
+	}
 	return nil
 }
 
@@ -521,6 +525,8 @@ type Info struct {
 	Lag     int64     `json:"lag"`
 	AsOf    time.Time `json:"as_of,omitzero"`
 	Trouble *Trouble  `json:"trouble,omitempty"`
+	// Reconciling is set while deletes may have been missed: until it was compared with the log, the generation is not ready.
+	Reconciling *Reconciling `json:"reconciling,omitempty"`
 }
 
 // Progress is what a generation's pipeline has done since this process started.

@@ -55,6 +55,14 @@ var families = []struct {
 		}
 		return 0
 	}},
+	{"liverag_reconciling", "1 while deletes may have been missed, and the generation is not ready before it was compared with the log.", prometheus.GaugeValue, func(g *generation) float64 {
+		if g.progress.doubtful() {
+			return 1
+		}
+		return 0
+	}},
+	{"liverag_reconciliations_total", "Comparisons with the log that were made because deletes may have been missed.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.reconciled.Load()) }},
+	{"liverag_ghosts_removed_total", "Documents and access lists that the log no longer held, and a comparison removed.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.ghosts.Load()) }},
 	{"liverag_held_up", "1 while an error keeps the generation from advancing.", prometheus.GaugeValue, func(g *generation) float64 {
 		if g.heldUp() {
 			return 1

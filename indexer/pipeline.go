@@ -45,6 +45,8 @@ type pipeline struct {
 	lender     func() *lender                                                       // another generation whose vectors, maybe chunks, are the same; nil if there is none
 	settled    func(applied map[int32]int64, positions, rejected []stream.Position) // called after progress was made; nil: nobody else wants to know
 	begins     func(ends []stream.End)                                              // called when the generation is empty, with how far the log reaches
+	missed     func(ctx context.Context) error                                      // called when deletes were missed, before anything after them is written
+	deletes    time.Duration                                                        // how long the log keeps them; 0: for ever
 	limit      int64                                                                // bytes in flight
 	progress   *progress
 	counts     *counts
@@ -62,6 +64,7 @@ type pipeline struct {
 
 	writing    baton           // held while a write is under way
 	saved      map[int32]int64 // the checkpoint that was written last
+	dated      time.Time       // the moment that was written with it
 	committing baton           // held while a commit is under way, so that none overtakes a newer one
 	out        chan *task
 	unseen     chan []*task // written, and not visible yet
@@ -129,6 +132,19 @@ func (p *pipeline) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read checkpoint of %s: %w", p.generation, err)
 		}
+		p.dated = dateOf(positions)
+		since, fresh := p.dated, false
+		delete(positions, vectordb.AsOf)
+		if len(positions) == 0 {
+			held, err := p.store.Scan(ctx, p.generation, "", 1)
+			if err != nil {
+				return fmt.Errorf("scan %s: %w", p.generation, err)
+			}
+			if fresh = len(held) == 0; fresh {
+				since = time.Now()
+			}
+		}
+		p.progress.allow(p.deletes, since, fresh)
 		from.Positions = positions
 		if len(positions) == 0 {
 			// Everything that is there already is history to an index that begins.
@@ -200,6 +216,11 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 				p.commitNow(ctx, source, batch.Revoked...)
 			}
 			p.forget(ctx, batch.Revoked)
+		}
+		if len(batch.Missed) > 0 {
+			if err := p.missed(ctx); err != nil {
+				return fmt.Errorf("note that deletes were missed: %w", err)
+			}
 		}
 		if first {
 			p.clearTrouble() // of the attempts before this one
@@ -789,7 +810,7 @@ func (p *pipeline) apply(ctx context.Context) error {
 			batch = append(batch, t)
 		case <-tick.C:
 			// Gaps, duplicates and dead letters move a partition on without a write of their own.
-			if p.group == "" && !sameCheckpoint(p.saved, p.progress.committable()) {
+			if p.group == "" && (!sameCheckpoint(p.saved, p.progress.committable()) || p.progress.undated(p.dated)) {
 				if err := p.write(ctx, nil); err != nil {
 					return err
 				}
@@ -830,7 +851,7 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 	}
 	checkpoint := p.progress.begin(positions)
 	if p.group == "" {
-		w.Checkpoint = checkpoint
+		w.Checkpoint = p.progress.dated(checkpoint)
 	}
 	if len(w.Revisions) > 0 || w.Checkpoint != nil {
 		err := p.persist(ctx, "write to the store", func() error { return p.store.Apply(ctx, p.generation, w) })
@@ -840,7 +861,12 @@ func (p *pipeline) write(ctx context.Context, batch []*task) error {
 		if err != nil {
 			return err
 		}
-		p.saved = w.Checkpoint
+		if p.group == "" {
+			p.saved = checkpoint
+			if at, ok := w.Checkpoint[vectordb.AsOf]; ok {
+				p.dated = time.UnixMilli(at)
+			}
+		}
 	}
 	return p.shown(ctx, batch, owned, positions)
 }

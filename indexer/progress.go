@@ -19,6 +19,12 @@ type progress struct {
 	partitions map[int32]*partition
 	changed    chan struct{} // closed and replaced whenever something advanced and somebody waits
 	waiting    int
+
+	// How long the log keeps deletes decides how much later than the end before an end may be reached: see arrive.
+	since   time.Time     // of partitions of which no end was reached yet: everything that entered the log before was applied. Zero: not known
+	first   time.Duration // how long after since their first end may be reached; with lapse 0 it means nothing
+	lapse   time.Duration // how long after an end the next one may be reached; 0: deletes stay in the log for ever
+	doubted time.Time     // when deletes were found to have been missed, perhaps; zero: none were
 }
 
 type partition struct {
@@ -227,11 +233,12 @@ func (p *progress) advance(part *partition) {
 		part.open = nil
 	}
 	for len(part.pending) > 0 && part.pending[0].Offset <= part.applied {
-		part.asOf = part.pending[0].At
+		p.arrive(part, part.pending[0].At)
 		part.pending = part.pending[1:]
 	}
 	if part.end.Offset <= part.applied && part.end.At.After(part.asOf) {
-		part.asOf, part.pending = part.end.At, nil
+		p.arrive(part, part.end.At)
+		part.pending = nil
 	}
 }
 
@@ -330,6 +337,9 @@ func (p *progress) asOf() time.Time {
 	if len(p.partitions) < p.whole {
 		return least
 	}
+	if !p.doubted.IsZero() {
+		return least
+	}
 	for _, part := range p.partitions {
 		if part.asOf.IsZero() {
 			return time.Time{}
@@ -358,7 +368,7 @@ func (p *progress) snapshot() []PartitionProgress {
 	out := make([]PartitionProgress, 0, len(p.partitions))
 	for id, part := range p.partitions {
 		at := PartitionProgress{Partition: id, EndOffset: part.end.Offset, AppliedOffset: part.applied, Lag: max(0, part.end.Offset-part.applied)}
-		if asOf := part.asOf.UTC(); !part.asOf.IsZero() {
+		if asOf := part.asOf.UTC(); !part.asOf.IsZero() && p.doubted.IsZero() {
 			at.AsOf = &asOf
 		}
 		out = append(out, at)
@@ -377,10 +387,15 @@ func (p *progress) lag() (asOf time.Time, pending int64) {
 	return p.asOf(), pending
 }
 
-// caughtUp tells whether every partition has been read and applied to an end that was observed.
+// caughtUp tells whether every partition has been read and applied to an end that was observed, and no delete was missed.
 func (p *progress) caughtUp() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.doubted.IsZero() && p.applied()
+}
+
+// applied tells whether every partition has been read and applied to an end that was observed. It is called under the lock.
+func (p *progress) applied() bool {
 	for _, part := range p.partitions {
 		if part.end.At.IsZero() || part.applied < part.end.Offset {
 			return false

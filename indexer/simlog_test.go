@@ -19,6 +19,7 @@ const (
 	rebalanceTimeout = 4 * time.Second
 	endsEvery        = 250 * time.Millisecond
 	verifyEvery      = 2 * time.Second // how often a source asks whether the topic is still the same
+	keepsDeletes     = 90 * time.Second
 )
 
 var (
@@ -159,18 +160,40 @@ func (b *broker) compact() {
 		for i := p.stable() - 1; i >= 0; i-- {
 			r := &p.records[i]
 			e := r.event
-			if e == nil || e.aborted || e.removed.Load() || e.change.Kind == stream.Invalid {
+			if e == nil || e.aborted || e.removed.Load() {
 				continue
 			}
 			key := e.key
+			if e.change.Kind == stream.Invalid {
+				e.removed.Store(kept[key])
+				kept[key+"invalid"] = true
+				continue
+			}
 			if e.change.Kind == stream.Access {
 				key += stream.AccessSuffix
 			}
 			e.removed.Store(kept[key] || kept[key+"poison"] && e.poison)
+			if !kept[key] && !kept[key+"poison"] && !kept[key+"invalid"] && e.clears() && time.Since(e.entered) > keepsDeletes {
+				e.removed.Store(true)
+				e.forgotten.Store(true)
+				b.w.event("version %d of %s is forgotten", e.version, e.key)
+			}
 			if e.poison {
 				key += "poison"
 			}
 			kept[key] = true
+		}
+	}
+}
+
+// expire forgets the offsets of groups that nobody is a member of.
+func (b *broker) expire() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, g := range b.groups {
+		if len(g.members) == 0 {
+			b.w.event("the offsets of %s are forgotten", name)
+			clear(g.committed)
 		}
 	}
 }
@@ -587,6 +610,7 @@ type port struct {
 
 var (
 	_ stream.Log         = (*port)(nil)
+	_ stream.Forgetful   = (*port)(nil)
 	_ stream.Groups      = (*port)(nil)
 	_ stream.DeadLetters = (*port)(nil)
 	_ stream.Register    = (*port)(nil)
@@ -605,6 +629,10 @@ func (p *port) Identity(ctx context.Context) (id stream.Identity, err error) {
 		return nil
 	})
 	return id, err
+}
+
+func (p *port) Retention(ctx context.Context) (stream.Retention, error) {
+	return stream.Retention{Deletes: keepsDeletes, Documents: true}, p.call(ctx, "retention", nil)
 }
 
 func (p *port) Ends(ctx context.Context) (ends []stream.End, err error) {

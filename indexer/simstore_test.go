@@ -196,6 +196,9 @@ func (s *server) look(generation string, w vectordb.Write) {
 		s.checkDocument(c, rev)
 	}
 	for id, offset := range w.Checkpoint {
+		if id < 0 {
+			continue
+		}
 		if old := c.saved[id]; offset < old {
 			s.w.failf("store %d: the checkpoint of %s in partition %d went from %d back to %d", s.id, generation, id, old, offset)
 		}
@@ -309,6 +312,29 @@ func (s *server) searchable(generation string, events []*event) (*event, bool) {
 	return lost, lost == nil
 }
 
+// ghost finds a document that is shown although it was deleted before a moment, by a delete that the log has forgotten since; or one that is still hidden from those who may see it.
+func (s *server) ghost(generation string, t *truth, at time.Time) (*event, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.copies[generation] == nil {
+		return nil, false
+	}
+	lost := t.lost(at)
+	keys := map[string]bool{}
+	for _, e := range lost {
+		keys[e.key] = true
+	}
+	revs := s.current(generation, keys)
+	for _, e := range lost {
+		rev := revs[e.key]
+		if e.change.Kind == stream.Delete && rev.Version > 0 && rev.Version < e.version && !rev.Deleted ||
+			e.change.Kind == stream.Access && rev.Access.Version > 0 && rev.Access.Version < e.version && !rev.Access.Clear {
+			return e, true
+		}
+	}
+	return nil, false
+}
+
 // answers asks for everything in a generation, as a search would find it, and checks that each document shows all chunks of one version and no others.
 func (s *server) answers(generation string) {
 	s.mu.Lock()
@@ -381,7 +407,15 @@ func (s *server) fold(generation string) {
 		if rev == nil {
 			return
 		}
-		if (versions{rev.Version, rev.Access.Version}) != want[key] {
+		got := versions{rev.Version, rev.Access.Version}
+		content, access := c.truth.forgotten(key)
+		if content && (rev.Version == 0 || rev.Deleted) {
+			got.content = want[key].content
+		}
+		if access && (rev.Access.Version == 0 || rev.Access.Clear) {
+			got.access = want[key].access
+		}
+		if got != want[key] {
 			s.w.failf("store %d, %s: after everything, %s is at version %d, access %d; the log says %v", s.id, generation, key, rev.Version, rev.Access.Version, want[key])
 		}
 		delete(c.newest, key)

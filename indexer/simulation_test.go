@@ -83,6 +83,13 @@ type event struct {
 	entered time.Time // when it was acknowledged; zero: in a transaction that is open, or was aborted
 	aborted bool
 	removed atomic.Bool // by compaction, because a newer change of the key is there
+	// forgotten: removed although none is there, because it only says that something is not there any more.
+	forgotten atomic.Bool
+}
+
+// clears tells whether the change is a tombstone.
+func (e *event) clears() bool {
+	return e.counts() && (e.change.Kind == stream.Delete || e.change.Kind == stream.Access && e.change.ACL == nil)
 }
 
 func (e *event) counts() bool { return !e.aborted && !e.entered.IsZero() }
@@ -129,6 +136,12 @@ func (t *truth) check(recipe vectordb.Recipe, rev *vectordb.Revision) string {
 	content, access := rev.Version == 0, rev.Access.Version == 0
 	for _, e := range t.byKey[rev.Key] {
 		switch {
+		case e.forgotten.Load() && e.change.Kind == stream.Delete && rev.Deleted && rev.Version < e.version:
+			content = true
+		case e.forgotten.Load() && e.change.Kind == stream.Access && rev.Access.Clear && rev.Access.Version <= e.version:
+			access = true
+		case e.version == rev.Version && e.change.Kind == stream.Upsert && rev.Deleted && t.forgetsAfter(e):
+			content = true
 		case e.version == rev.Version && e.change.Kind != stream.Access:
 			content = true
 			if problem := t.checkContent(recipe, rev, e); problem != "" {
@@ -145,6 +158,31 @@ func (t *truth) check(recipe vectordb.Recipe, rev *vectordb.Revision) string {
 		return "no change has this version"
 	}
 	return ""
+}
+
+// forgetsAfter tells whether a delete that came after a change is forgotten. t.mu is held.
+func (t *truth) forgetsAfter(e *event) bool {
+	return slices.ContainsFunc(t.byKey[e.key], func(o *event) bool {
+		return o.version > e.version && o.change.Kind == stream.Delete && o.forgotten.Load()
+	})
+}
+
+// forgotten tells whether the newest content and access of a key are tombstones that the log has forgotten.
+func (t *truth) forgotten(key string) (content, access bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, a := t.newest(key)
+	return c != nil && c.forgotten.Load(), a != nil && a.forgotten.Load()
+}
+
+// lost returns the tombstones that entered before a moment and are forgotten.
+func (t *truth) lost(at time.Time) (out []*event) {
+	for _, e := range t.before(at) {
+		if e.forgotten.Load() {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func (t *truth) checkContent(recipe vectordb.Recipe, rev *vectordb.Revision, e *event) string {
@@ -313,6 +351,7 @@ type world struct {
 	faults  int  // per mille of the calls fail
 	rough   bool // processes are killed and stalled
 	chain   int  // what stands between the pipeline and the model
+	away    bool // for longer than the log keeps deletes, nobody reads it
 
 	processes []*process // running; of the driver alone
 	started   int
@@ -361,6 +400,7 @@ func simulate(t *testing.T, seed uint64) string {
 	w.faults = []int{0, 10, 40, 100}[w.rng.IntN(4)]
 	w.rough = w.chance(75)
 	w.chain = w.rng.IntN(5)
+	w.away = rand.New(rand.NewPCG(seed, 2)).IntN(100) < 25
 	w.broker = newBroker(w, 1+w.rng.IntN(4))
 	w.run()
 	w.calm.Store(true)
@@ -376,8 +416,8 @@ func simulate(t *testing.T, seed uint64) string {
 	if w.failure == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s\nseed %d: shared %v, delayed %v, eager %v, faults %d ‰, rough %v, chain %d\n%s",
-		w.failure, seed, w.shared, w.delayed, w.eager, w.faults, w.rough, w.chain, strings.Join(w.trace, "\n"))
+	return fmt.Sprintf("%s\nseed %d: shared %v, delayed %v, eager %v, faults %d ‰, rough %v, chain %d, away %v\n%s",
+		w.failure, seed, w.shared, w.delayed, w.eager, w.faults, w.rough, w.chain, w.away, strings.Join(w.trace, "\n"))
 }
 
 func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
@@ -741,6 +781,9 @@ func (w *world) run() {
 		if w.failed() != "" {
 			return
 		}
+		if w.away && step == steps/2 {
+			w.leave()
+		}
 		w.step()
 		w.look()
 		if w.chance(2) || step == steps-1 {
@@ -898,6 +941,50 @@ func (w *world) disturb(p *process) {
 	w.supervise()
 }
 
+// leave ends every process that writes a store, and has the log forget what is deleted meanwhile before they are back. Whoever only reads the store may stay.
+func (w *world) leave() {
+	var back []*process
+	store := w.processes[w.rng.IntN(len(w.processes))].server
+	for _, p := range slices.Clone(w.processes) {
+		if p.server != store || p.observe && w.chance(50) {
+			continue
+		}
+		back = append(back, p)
+		if w.chance(50) {
+			p.kill(false)
+		} else {
+			p.stop()
+		}
+	}
+	w.event("nobody writes store %d", store.id)
+	w.endTransactions()
+	for range w.rng.IntN(8) {
+		w.append(nil, w.change(w.key()))
+	}
+	for range 1 + w.rng.IntN(4) {
+		for _, kind := range []stream.Kind{stream.Delete, stream.Access}[:1+w.rng.IntN(2)] {
+			key := w.key()
+			tenant, id := stream.SplitKey(key)
+			w.append(nil, &event{key: key, change: &stream.Change{Kind: kind, Tenant: tenant, ID: id, Raw: &stream.Raw{Topic: "documents", Key: []byte(key)}, Size: 50}})
+		}
+	}
+	if w.chance(30) { // otherwise the log ends with what is forgotten
+		time.Sleep(keepsDeletes / 2)
+		w.append(nil, w.change(w.key()))
+	}
+	time.Sleep(keepsDeletes + time.Second)
+	w.broker.compact()
+	if w.chance(50) {
+		w.broker.expire()
+	}
+	for _, p := range back {
+		w.start(p.server, p.observe)
+	}
+	if w.chance(50) {
+		w.quiet()
+	}
+}
+
 // replace starts a process in the place of one that ended, now or later.
 func (w *world) replace(p *process) {
 	if len(w.processes) == 0 || !w.shared || w.chance(70) {
@@ -986,6 +1073,9 @@ func (w *world) promoted(p *process, move func() (indexer.Info, error)) (indexer
 	if lost, ok := p.server.searchable(info.Name, t.(*truth).before(begun)); !ok && !p.dead.Load() {
 		w.failf("process %d promoted %s, and version %d of %s, which entered %v before, is not searchable in it", p.id, info.Name, lost.version, lost.key, begun.Sub(lost.entered))
 	}
+	if lost, ok := p.server.ghost(info.Name, t.(*truth), begun); ok && !p.dead.Load() {
+		w.failf("process %d promoted %s, and what version %d of %s took away %v before is still in it", p.id, info.Name, lost.version, lost.key, begun.Sub(lost.entered))
+	}
 	return info, nil
 }
 
@@ -1034,6 +1124,10 @@ func (w *world) change(key string) *event {
 	c := &stream.Change{Tenant: tenant, ID: id, Backfill: w.chance(10), Raw: &stream.Raw{Topic: "documents", Key: []byte(key)}, Size: 50}
 	e := &event{key: key, change: c}
 	lists := [][]string{nil, {everybody}, {"ann"}, {}}
+	// Where only poison is left of a document, nothing tells whether it was deleted before; what is served goes on being served. So there is none of it here.
+	w.broker.mu.Lock()
+	pure, _ := w.broker.truth.forgotten(key)
+	w.broker.mu.Unlock()
 	switch n := w.rng.IntN(100); {
 	case n < 15:
 		c.Kind = stream.Delete
@@ -1041,7 +1135,7 @@ func (w *world) change(key string) *event {
 	case n < 22:
 		c.Kind, c.ACL = stream.Access, lists[w.rng.IntN(len(lists))]
 		return e
-	case n < 25:
+	case n < 25 && !pure:
 		c.Kind, c.Problem = stream.Invalid, &stream.Problem{Code: stream.CodeNotADocument, Detail: "simulated"}
 		return e
 	}
@@ -1066,10 +1160,11 @@ func (w *world) change(key string) *event {
 	}
 	w.docs[key] = text
 	body := strings.Join(text, "\n\n")
-	switch w.rng.IntN(40) {
-	case 0, 1:
+	switch n := w.rng.IntN(40); {
+	case pure:
+	case n < 2:
 		e.poison, body = true, body+"\n\n"+refused
-	case 2:
+	case n == 2:
 		e.poison, body = true, body+"\n\n"+unstorable
 	}
 	c.Kind = stream.Upsert
@@ -1156,6 +1251,10 @@ func (w *world) look() {
 			t, _ := w.truths.Load(origin)
 			if lost, ok := p.server.searchable(name, t.(*truth).before(status.AsOf)); !ok {
 				w.failf("process %d says that %s is as of %v, and version %d of %s, which entered %v before, is not searchable",
+					p.id, name, status.AsOf.Sub(w.begun), lost.version, lost.key, status.AsOf.Sub(lost.entered))
+			}
+			if lost, ok := p.server.ghost(name, t.(*truth), status.AsOf); ok {
+				w.failf("process %d says that %s is as of %v, and what version %d of %s took away %v before is still there",
 					p.id, name, status.AsOf.Sub(w.begun), lost.version, lost.key, status.AsOf.Sub(lost.entered))
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type Verification struct {
 	Repair bool
 
 	memory int64 // bytes that the fold may take; 0: verifyMemory
+	ghosts bool  // nothing counts but what the log does not hold any more: see reconcile
 }
 
 const (
@@ -83,6 +85,8 @@ type Finding struct {
 	Logged int64 `json:"log_version"`
 	// Repaired is absent unless a repair was asked for.
 	Repaired *bool `json:"repaired,omitempty"`
+
+	access int64 // version of an access list that the log does not hold; 0: none
 }
 
 // Verified is what a verification has found, so far or in all.
@@ -148,6 +152,7 @@ type verification struct {
 	fold  map[string]*folded
 	bytes int64
 	ends  map[int32]int64 // of the last look
+	known map[int32]int64 // how far the log was read for any slice
 }
 
 // Verify compares a generation with the fold of the log while both go on changing, and tells progress about once a second.
@@ -182,11 +187,8 @@ func (x *Indexer) Verify(ctx context.Context, v Verification, progress func(Veri
 	defer x.verifying.Store(false)
 	r := &verification{Verification: v, x: x, g: g, parts: parts, tell: progress, begun: time.Now(), later: []share{{}}}
 	r.report = Verified{Generation: g.name, Began: r.begun.UTC(), Findings: []Finding{}}
-	for len(r.later) > 0 {
-		r.slice, r.later = r.later[len(r.later)-1], r.later[:len(r.later)-1]
-		if err := r.compareSlice(ctx); err != nil {
-			return r.report, fmt.Errorf("verify %s: %w", g.name, err)
-		}
+	if err := r.compare(ctx); err != nil {
+		return r.report, fmt.Errorf("verify %s: %w", g.name, err)
 	}
 	r.report.Took = time.Since(r.begun).Round(time.Millisecond).String()
 	r.report.Right, r.report.Share = r.report.wrong() == r.report.Repaired, 1
@@ -208,6 +210,17 @@ func (x *Indexer) verifiable(v Verification) error {
 	return err
 }
 
+// compare compares every document.
+func (r *verification) compare(ctx context.Context) error {
+	for len(r.later) > 0 {
+		r.slice, r.later = r.later[len(r.later)-1], r.later[:len(r.later)-1]
+		if err := r.compareSlice(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // compareSlice compares the documents of the present slice; if they are too many it takes half of them and leaves the others for later.
 func (r *verification) compareSlice(ctx context.Context) (err error) {
 	r.fold, r.bytes, r.ends = make(map[string]*folded), 0, make(map[int32]int64)
@@ -215,6 +228,7 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.log.close()
+	defer func() { r.known = maps.Clone(r.log.at) }()
 	ends, err := r.look(ctx)
 	if err != nil {
 		return err
@@ -282,7 +296,7 @@ func (r *verification) compareSlice(ctx context.Context) (err error) {
 		}
 	}
 	for key, f := range r.fold {
-		if !f.seen && f.version > 0 && !f.deleted {
+		if !r.ghosts && !f.seen && f.version > 0 && !f.deleted {
 			suspects = append(suspects, key)
 		} else if !f.seen && f.poison > f.version {
 			r.report.DeadLettered++
@@ -460,6 +474,10 @@ func (x *Indexer) documents(g *generation) int64 {
 // differs tells how what is stored differs from what the log says; "" if it does not.
 func (r *verification) differs(ctx context.Context, rev *vectordb.Revision, f *folded) (kind, detail string, err error) {
 	live := rev.Version > 0 && !rev.Deleted
+	if r.ghosts {
+		kind, detail = ghost(rev, f)
+		return kind, detail, nil
+	}
 	switch {
 	case (f.version == 0 || f.deleted) && !live:
 		return "", "", nil
@@ -585,7 +603,11 @@ func (r *verification) resolve(ctx context.Context, keys []string) error {
 	if len(wrong) == 0 {
 		return nil
 	}
-	if r.Repair {
+	if r.ghosts {
+		if err := r.banish(ctx, wrong); err != nil {
+			return err
+		}
+	} else if r.Repair {
 		if err := r.repair(ctx, wrong, states); err != nil {
 			return err
 		}
@@ -626,7 +648,7 @@ func (r *verification) judge(ctx context.Context, rev *vectordb.Revision, states
 		}
 	}
 	state := states[0]
-	if kind == Missing || kind == Stale && rev.Version < state.version {
+	if !r.ghosts && (kind == Missing || kind == Stale && rev.Version < state.version) {
 		rejected, err := r.rejected(ctx, rev.Key, state)
 		if err != nil {
 			return nil, folded{}, err
@@ -646,7 +668,7 @@ func (r *verification) judge(ctx context.Context, rev *vectordb.Revision, states
 		}
 	}
 	tenant, id := stream.SplitKey(rev.Key)
-	return &Finding{ID: id, Tenant: tenant, Kind: kind, Detail: detail, Stored: rev.Version, Logged: state.version}, state, nil
+	return &Finding{ID: id, Tenant: tenant, Kind: kind, Detail: detail, Stored: rev.Version, Logged: state.version, access: ghostAccess(rev, &state)}, state, nil
 }
 
 // rejected tells whether the newest content of a document is a dead letter of the generation, open or discarded.

@@ -49,7 +49,7 @@ func (x *Indexer) look(ctx context.Context, all []*generation) error {
 		return err
 	}
 	for _, g := range all {
-		if g.isFailed() {
+		if !g.isOpened() || g.isFailed() {
 			continue
 		}
 		if log != g.made.Origin {
@@ -68,6 +68,9 @@ func (x *Indexer) look(ctx context.Context, all []*generation) error {
 		}
 		g.progress.reach(applied)
 		g.observe(ends, log)
+		if !x.config.Observe {
+			x.keepDate(g)
+		}
 		if x.live.Load() == g {
 			x.tail.settle(ctx, g)
 		}
@@ -94,6 +97,12 @@ func (g *generation) observe(ends []stream.End, log string) {
 	if log == g.made.Origin {
 		g.progress.observe(ends...)
 	}
+}
+
+func (g *generation) isOpened() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.opened
 }
 
 func (g *generation) isFailed() bool {

@@ -170,6 +170,8 @@ type Batch struct {
 	Lost []int32
 	// Ends are fresh observations, at least every 250 ms for each owned partition.
 	Ends []End
+	// Missed partitions went on from the log's first offset, because what came next was removed before it was read. What it said is not known.
+	Missed []int32
 }
 
 // Source reads changes. It is used by one goroutine, except Pause, Resume and Commit, which are safe from any.
@@ -308,6 +310,20 @@ type Log interface {
 	Open(ctx context.Context, from From) (Source, error)
 }
 
+// Retention says how long a log keeps what it was told.
+type Retention struct {
+	// Deletes is for how long, at the least, a tombstone can be read after it was written. 0 or less: for ever.
+	Deletes time.Duration
+	// Documents: the newest change of a document stays until the next one of it. So a document that the log does not hold was deleted.
+	Documents bool
+}
+
+// Forgetful is implemented by logs that forget. A log that does not implement it keeps everything.
+type Forgetful interface {
+	// Retention asks the broker. Where it does not say, the answer promises as little as may be true.
+	Retention(ctx context.Context) (Retention, error)
+}
+
 // Groups tells how far the members of a consumer group have come, to whoever is not one of them.
 type Groups interface {
 	// Committed returns, for each partition that the group has committed, the next offset that it would read after a restart. A group that
@@ -342,6 +358,8 @@ var (
 	ErrDiskFull = errors.New("disk is full")
 	// ErrUnavailable: the broker can't be reached within the time given.
 	ErrUnavailable = errors.New("log is unavailable")
+	// ErrForgotten: the log dropped changes before they were read, and nothing that is left tells what they said.
+	ErrForgotten = errors.New("the log has dropped changes that were not read")
 	// ErrNoLetter: no open dead letter has that id.
 	ErrNoLetter = errors.New("no such dead letter")
 	// ErrConflict: somebody else changed the register first.

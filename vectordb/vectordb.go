@@ -97,10 +97,15 @@ type Write struct {
 	Revisions []Revision
 	// Checkpoint is, for each partition it names, the next offset that the writer has to read: everything below is applied with this
 	// write or was before. It is kept in the same durable step as Revisions and returned by Checkpoint. Stores that leave positions to consumer groups ignore it.
+	// A key below 0 is no partition; AsOf is one. Stores keep it like any other.
 	Checkpoint map[int32]int64
 	// Rewrite writes contents of a version that is stored already anew, for repairs: what is stored of it goes, whatever it is. An older version still does nothing.
 	Rewrite bool
 }
+
+// AsOf is the key of a checkpoint under which a writer keeps, in milliseconds since 1970, a moment before which everything that had entered the log was
+// applied. 0: none is known.
+const AsOf int32 = -1
 
 // Writer is the write side. One process writes a generation of an embedded store; several may write one of a shared store.
 type Writer interface {

@@ -225,23 +225,18 @@ func (l *Log) prepare(ctx context.Context) error {
 
 // checkTopic looks at what a topic that we did not create would do to us.
 func (l *Log) checkTopic(ctx context.Context, admin *kadm.Client) error {
-	configs, err := admin.DescribeTopicConfigs(ctx, l.topic)
-	if err != nil {
-		return l.unavailable("describe topic "+l.topic, err)
+	value, err := l.settings(ctx, admin)
+	if err != nil || value == nil {
+		return err
 	}
-	value := map[string]string{}
-	for _, rc := range configs {
-		if rc.Err != nil {
-			l.cfg.Logger.Warn("the topic's settings can't be read", "topic", l.topic, "error", rc.Err)
-			return nil
-		}
-		for _, c := range rc.Configs {
-			value[c.Key] = c.MaybeValue()
-		}
-	}
-	if policy := value["cleanup.policy"]; strings.Contains(policy, "delete") && (value["retention.ms"] != "-1" || value["retention.bytes"] != "-1" && value["retention.bytes"] != "") {
+	keeps := retentionOf(value)
+	if !keeps.Documents {
 		l.cfg.Logger.Warn("the topic forgets documents by age or size, and an index that is built anew will lack them; set cleanup.policy=compact, or retention.ms=-1 and retention.bytes=-1",
-			"topic", l.topic, "cleanup.policy", policy, "retention.ms", value["retention.ms"], "retention.bytes", value["retention.bytes"])
+			"topic", l.topic, "cleanup.policy", value["cleanup.policy"], "retention.ms", value["retention.ms"], "retention.bytes", value["retention.bytes"])
+	}
+	if keeps.Deletes > 0 && keeps.Deletes < shortRetention {
+		l.cfg.Logger.Warn("the topic forgets deletions soon, and an index that was not written for longer has to be compared with the whole log before it is ready; set delete.retention.ms to a week",
+			"topic", l.topic, "delete.retention.ms", value["delete.retention.ms"])
 	}
 	if n, err := strconv.Atoi(value["max.message.bytes"]); err == nil && !l.cfg.ReadOnly && n < l.cfg.MaxDocumentBytes {
 		l.cfg.Logger.Warn("the topic refuses documents that documents.max_bytes allows", "topic", l.topic, "max.message.bytes", n, "documents.max_bytes", l.cfg.MaxDocumentBytes)

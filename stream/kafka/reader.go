@@ -60,6 +60,7 @@ type news struct {
 	assigned      []stream.Position
 	revoked, lost []int32
 	ends          map[int32]stream.End
+	missed        []int32
 }
 
 // batch is what next returns.
@@ -69,6 +70,7 @@ type batch struct {
 	assigned      []stream.Position
 	revoked, lost []int32
 	ends          []stream.End
+	missed        []int32
 }
 
 // pollRecords bounds how much the caller works on between two looks at what changed.
@@ -327,11 +329,11 @@ func (r *reader) next(ctx context.Context) (batch, error) {
 }
 
 func (n *news) any() bool {
-	return len(n.assigned)+len(n.revoked)+len(n.lost)+len(n.ends) > 0
+	return len(n.assigned)+len(n.revoked)+len(n.lost)+len(n.ends)+len(n.missed) > 0
 }
 
 func (b *batch) empty() bool {
-	return len(b.records)+len(b.fetched)+len(b.assigned)+len(b.revoked)+len(b.lost)+len(b.ends) == 0
+	return len(b.records)+len(b.fetched)+len(b.assigned)+len(b.revoked)+len(b.lost)+len(b.ends)+len(b.missed) == 0
 }
 
 // collect turns what was polled and what happened meanwhile into a batch. r.mu is held.
@@ -358,7 +360,7 @@ func (r *reader) collect(fetches kgo.Fetches) batch {
 			b.fetched = append(b.fetched, stream.Position{Partition: p, Offset: part.next})
 		}
 	}
-	b.assigned, b.revoked, b.lost = r.news.assigned, r.news.revoked, r.news.lost
+	b.assigned, b.revoked, b.lost, b.missed = r.news.assigned, r.news.revoked, r.news.lost, r.news.missed
 	for _, p := range slices.Sorted(maps.Keys(r.news.ends)) {
 		b.ends = append(b.ends, r.news.ends[p])
 	}
@@ -396,8 +398,8 @@ func (r *reader) examine(ctx context.Context, fetches kgo.Fetches) {
 	})
 }
 
-// missing goes on from the log's first offset if the next one was deleted, which is a gap like any other, and gives up if
-// the log does not reach the next one.
+// missing goes on from the log's first offset if the next one was deleted, and tells of it, and gives up if the log does not reach the next one, or if what is
+// gone can't be found out in any other way.
 func (r *reader) missing(ctx context.Context, p int32) {
 	for r.ctx.Err() == nil && ctx.Err() == nil {
 		ctx, cancel := r.log.within(ctx)
@@ -405,6 +407,10 @@ func (r *reader) missing(ctx context.Context, p int32) {
 		var last map[int32]int64
 		if err == nil {
 			last, err = r.log.listOffsets(ctx, r.topic, []int32{p}, latest)
+		}
+		var keeps stream.Retention
+		if err == nil {
+			keeps, err = r.log.Retention(ctx)
 		}
 		cancel()
 		if err != nil {
@@ -422,7 +428,14 @@ func (r *reader) missing(ctx context.Context, p int32) {
 			r.interrupt()
 			return
 		}
+		if part.next < first[p] && r.topic == r.log.topic && !keeps.Documents {
+			r.fatal = fmt.Errorf("partition %d of %s, offsets %d to %d: %w: it drops documents by age or size, so what they said can't be found out",
+				p, r.topic, part.next, first[p], stream.ErrForgotten)
+			r.interrupt()
+			return
+		}
 		if part.next < first[p] {
+			r.news.missed = append(r.news.missed, p)
 			r.log.cfg.Logger.Warn("the log no longer has what comes next; going on from its first offset", "topic", r.topic, "partition", p, "next", part.next, "first", first[p])
 			part.next = first[p]
 		}

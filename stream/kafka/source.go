@@ -148,7 +148,7 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 	if err != nil {
 		return stream.Batch{}, err
 	}
-	out := stream.Batch{Fetched: b.fetched, Assigned: b.assigned, Revoked: b.revoked, Lost: b.lost, Ends: b.ends}
+	out := stream.Batch{Fetched: b.fetched, Assigned: b.assigned, Revoked: b.revoked, Lost: b.lost, Ends: b.ends, Missed: b.missed}
 	if len(b.records) > 0 {
 		out.Changes = make([]stream.Change, len(b.records))
 	}

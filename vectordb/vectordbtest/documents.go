@@ -375,13 +375,13 @@ func testCheckpoint(s *suite) {
 		s.Skip("this store leaves positions to consumer groups")
 	}
 	s.wantCheckpoint(map[int32]int64{})
-	s.write(vectordb.Write{Revisions: []vectordb.Revision{revision("a", 1, "x")}, Checkpoint: map[int32]int64{0: 1, 7: 1 << 40}})
-	s.wantCheckpoint(map[int32]int64{0: 1, 7: 1 << 40})
+	s.write(vectordb.Write{Revisions: []vectordb.Revision{revision("a", 1, "x")}, Checkpoint: map[int32]int64{0: 1, 7: 1 << 40, vectordb.AsOf: 1 << 41}})
+	s.wantCheckpoint(map[int32]int64{0: 1, 7: 1 << 40, vectordb.AsOf: 1 << 41})
 	s.write(vectordb.Write{Checkpoint: map[int32]int64{1: 5}}) // without a revision: offsets without a change
-	s.wantCheckpoint(map[int32]int64{0: 1, 1: 5, 7: 1 << 40})
+	s.wantCheckpoint(map[int32]int64{0: 1, 1: 5, 7: 1 << 40, vectordb.AsOf: 1 << 41})
 	s.write(vectordb.Write{Revisions: []vectordb.Revision{revision("a", 1, "old news")}, Checkpoint: map[int32]int64{0: 2}}) // with a superseded one
 	s.apply(revision("b", 1, "y"))                                                                                           // names no partition
-	want := map[int32]int64{0: 2, 1: 5, 7: 1 << 40}
+	want := map[int32]int64{0: 2, 1: 5, 7: 1 << 40, vectordb.AsOf: 1 << 41}
 	s.wantCheckpoint(want)
 	got, err := s.store.Checkpoint(s.Context(), "g")
 	if err != nil {
