@@ -202,7 +202,12 @@ func (h Histogram) write(b *bytes.Buffer) {
 		}
 	}
 	f.y.From, f.y.To = 0, float64(most)*1.05
-	f.y.Format = func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+	f.y.Format = func(v float64) string {
+		if v != math.Trunc(v) {
+			return "" // there is no half a value
+		}
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
 	open(b, h.Title, h.Note)
 	f.axes(b)
 	format := f.x.format()
@@ -359,7 +364,7 @@ func (a *Axis) ticks(most int) []float64 {
 		}
 	}
 	for i := math.Ceil(a.From/step - 1e-9); i*step <= a.To+step*1e-9; i++ {
-		out = append(out, i*step)
+		out = append(out, i*step+0) // which is 0 where i is -0
 	}
 	return out
 }
