@@ -3,6 +3,7 @@ package freshness
 import (
 	"cmp"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sort"
 	"time"
@@ -190,8 +191,10 @@ func (l *ledger) stretches() []life {
 func grid(lives []life, begin, until time.Time) ([]Moment, float64, time.Duration) {
 	step := max(until.Sub(begin)/400, 5*time.Millisecond)
 	var when []time.Time
-	for t := begin.Add(step); !t.After(until); t = t.Add(step) {
-		when = append(when, t)
+	// Somewhere within each step, for a regular look would fall in with the pace of the changes.
+	random := rand.New(rand.NewPCG(uint64(len(lives)), 2))
+	for t := begin; !t.Add(step).After(until); t = t.Add(step) {
+		when = append(when, t.Add(time.Duration(random.Int64N(int64(step)))))
 	}
 	return at(lives, begin, when)
 }

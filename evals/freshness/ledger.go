@@ -53,6 +53,8 @@ type ledger struct {
 
 	mu   sync.Mutex
 	docs map[string]history
+	// earlier are documents of which an answer showed a version from before the first one entered.
+	earlier map[string]bool
 	// uncovered are acknowledged versions that no satisfied answer was asked for after, in the order of their acknowledgement.
 	uncovered []pending
 	// claims grow in both fields.
@@ -64,7 +66,7 @@ type pending struct {
 	v  *version
 }
 
-func newLedger() *ledger { return &ledger{docs: map[string]history{}} }
+func newLedger() *ledger { return &ledger{docs: map[string]history{}, earlier: map[string]bool{}} }
 
 // enter notes a change before it is sent, and returns it with the version before it, nil if there is none.
 func (l *ledger) enter(id string, v *version) (before *version) {
@@ -149,12 +151,12 @@ func (l *ledger) absence(id string, v *version) (at *version, r reading) {
 	defer l.mu.Unlock()
 	h := l.docs[id]
 	i, _ := h.find(v.number)
-	// What is known to have been in answers before the change.
+	// What an answer has shown before the change. That the system says so is not enough: what it never showed can't be seen to go.
 	u := i - 1
-	for u >= 0 && !l.inAnswers(h[u]) {
+	for u >= 0 && h[u].observed.IsZero() {
 		u--
 	}
-	if u >= 0 && !h[u].mayBeAbsent() {
+	if u >= 0 && !h[u].mayBeAbsent() || u < 0 && l.earlier[id] {
 		first := u + 1 + slices.IndexFunc(h[u+1:], (*version).mayBeAbsent)
 		switch {
 		case first <= u:
@@ -163,18 +165,18 @@ func (l *ledger) absence(id string, v *version) (at *version, r reading) {
 			return h[first], reached
 		}
 	}
-	switch {
+	switch last := h[len(h)-1]; {
 	case l.partial && i == 0 && v.deleted:
 		return v, reached // whatever was there before
-	case v.mayBeAbsent() || h[len(h)-1].mayBeAbsent():
+	case v.mayBeAbsent() && l.inAnswers(v), last.mayBeAbsent() && l.inAnswers(last):
 		return nil, undecidable
 	}
 	return nil, notYet
 }
 
-// inAnswers tells whether a version is known to have come into answers, under the lock.
+// inAnswers tells whether the system says that a version is in answers, or never says anything of the kind, under the lock.
 func (l *ledger) inAnswers(v *version) bool {
-	return !v.seen.IsZero() || !v.acked.IsZero() && len(l.claims) > 0 && v.acked.Before(l.claims[len(l.claims)-1].upTo)
+	return !v.seen.IsZero() || len(l.claims) == 0 || !v.acked.IsZero() && v.acked.Before(l.claims[len(l.claims)-1].upTo)
 }
 
 // left are the documents that may be there still.
@@ -234,10 +236,22 @@ func (a *asked) upTo() time.Time {
 	return a.began.Add(-a.answer.Lag - a.answer.Lag/20 - time.Microsecond)
 }
 
-// settle takes from an answer what it says of its freshness.
-func (l *ledger) settle(a *asked) {
+// settle takes from an answer what it shows, and what it says of its freshness. It has been judged.
+func (l *ledger) settle(a *asked, number numbering) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, hit := range a.answer.Hits {
+		n, ok := number(hit)
+		h := l.docs[hit.Document]
+		if i, found := h.find(n); ok && found {
+			if v := h[i]; v.observed.IsZero() || a.ended.Before(v.observed) {
+				v.observed = a.ended
+			}
+			l.known(h, i, a.ended)
+		} else if ok && l.partial && len(h) > 0 && n < h[0].number {
+			l.earlier[hit.Document] = true
+		}
+	}
 	if upTo := a.upTo(); !upTo.IsZero() && (len(l.claims) == 0 || upTo.After(l.claims[len(l.claims)-1].upTo)) {
 		// An answer that ended earlier than the one before it may be noted after it.
 		at := a.ended

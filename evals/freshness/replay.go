@@ -192,8 +192,12 @@ func (r *replay) run(ctx context.Context) (*Figures, error) {
 	}
 	f := r.figures(until)
 	f.Server, f.Behind, f.WrongAtEnd = measured, r.behind, len(wrong)
-	f.Never += len(wrong)
-	f.Late = append(f.Late, wrong...)
+	for _, id := range wrong {
+		if !slices.Contains(f.Late, id) {
+			f.Never++
+			f.Late = append(f.Late, id)
+		}
+	}
 	f.Write = latency(r.writes)
 	return f, nil
 }
@@ -523,7 +527,7 @@ func removeAll(ctx context.Context, server Server, run string, ids []string, gen
 	if err := deleteAll(ids); err != nil {
 		return fmt.Errorf("%w: %w", ErrLeft, err)
 	}
-	for {
+	for try := 0; ; try++ {
 		var a Answer
 		err := patiently(ctx, removeWithin, func() {}, func() (err error) {
 			a, err = server.Retrieve(ctx, Question{Query: "document", K: 200, Filter: map[string]any{FieldRun: run}, Generation: generation, AllOlder: true, Wait: 10 * time.Second})
@@ -546,7 +550,7 @@ func removeAll(ctx context.Context, server Server, run string, ids []string, gen
 				return fmt.Errorf("%w: %w", ErrLeft, err)
 			}
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := sleep(ctx, min(50*time.Millisecond<<min(try, 5), time.Second)); err != nil {
 			return fmt.Errorf("%w: %d are still in answers", ErrLeft, len(found))
 		}
 	}
@@ -562,14 +566,14 @@ func Remove(ctx context.Context, server Server, run string, keys []string, progr
 	return removeAll(ctx, server, run, ids, "", progress)
 }
 
-// askers is how many questions are on their way at the same time.
-const askers = 4
+// askers is how many questions of either kind are on their way at the same time: those that wait for the index must not keep back the others.
+const askers = 3
 
 // askAll asks probes at their moments until ctx ends.
 func (r *replay) askAll(ctx context.Context) error {
 	p := newPicker(r.config.Probes, r.config.Seed)
 	group, inner := errgroup.WithContext(ctx)
-	group.SetLimit(askers)
+	slots := map[bool]chan struct{}{true: make(chan struct{}, askers), false: make(chan struct{}, askers)}
 	every := time.Duration(1e9 / r.config.Questions)
 	for n := 0; sleep(inner, every) == nil; n++ {
 		r.mu.Lock()
@@ -584,8 +588,13 @@ func (r *replay) askAll(ctx context.Context) error {
 		}
 		// Half of them say what they have to reflect, so that the moment is well defined; the others are asked as users ask.
 		q.owed = n%2 == 0
-		// With all askers under way, this one is left out: the system is slow, and must not be asked the quicker for it afterwards.
-		group.TryGo(func() error {
+		select {
+		case slots[q.owed] <- struct{}{}:
+		default:
+			continue // the system is slow, and must not be asked the quicker for it afterwards
+		}
+		group.Go(func() error {
+			defer func() { <-slots[q.owed] }()
 			err := r.put(inner, q)
 			if inner.Err() != nil {
 				return nil
@@ -672,10 +681,15 @@ func (p *picker) pick(certain, top int64) (question, bool) {
 	case turn/2%4 == 1 && p.newCome < p.come:
 		p.newCome = p.come
 		return ask(&p.probes[p.byFrom[p.come-1]])
-	case turn/2%2 == 0 && p.gone > 0:
+	case turn/2%4 == 2 && p.gone > 0:
 		return ask(&p.probes[p.byTo[p.random.IntN(p.gone)]])
 	}
-	return ask(&p.probes[p.byFrom[p.random.IntN(p.come)]])
+	// One that is live, if it is found soon.
+	probe := &p.probes[p.byFrom[p.random.IntN(p.come)]]
+	for try := 0; try < 50 && probe.To != nil && *probe.To <= top; try++ {
+		probe = &p.probes[p.byFrom[p.random.IntN(p.come)]]
+	}
+	return ask(probe)
 }
 
 // somePiece returns a line of a document that is there.

@@ -40,7 +40,6 @@ type question struct {
 
 // note judges an answer and counts. q is nil for a watcher's.
 func (e *eval) note(a *asked, q *question) {
-	e.ledger.settle(a)
 	var closed []string
 	query := ""
 	if q != nil {
@@ -58,6 +57,7 @@ func (e *eval) note(a *asked, q *question) {
 			feltLive, inDocument, _ = e.ledger.found(q.live, a, felt, e.number)
 		}
 	}
+	e.ledger.settle(a, e.number)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t := &e.tally

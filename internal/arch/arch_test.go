@@ -42,6 +42,8 @@ var allowed = map[string][]string{
 	"internal":      {},
 	"internal/demo": {"evals"},
 	"internal/arch": {},
+
+	"evals/freshness/freshnesstest": {"evals/freshness", "stream"},
 }
 
 // mechanisms may be imported only where they are named.
