@@ -130,16 +130,18 @@ func (s *system) openStore(ctx context.Context, cfg *Config, logger *slog.Logger
 		}
 		s.store, s.stored = store, fmt.Sprintf("Milvus %s at %s", store.Server().Version, cfg.Milvus.Address)
 	} else {
-		dir := filepath.Join(cfg.Data, "store")
-		store, err := flat.Open(filepath.Join(dir, cfg.Corpus), flat.Options{Logger: logger})
+		store, err := flat.Open(cfg.storeDir(), flat.Options{Logger: logger})
 		if err != nil {
 			return fmt.Errorf("open store: %w", err)
 		}
-		s.store, s.stored = store, "embedded, "+dir
+		s.store, s.stored = store, "embedded, "+filepath.Dir(cfg.storeDir())
 	}
 	s.closers = append([]io.Closer{s.store}, s.closers...)
 	return nil
 }
+
+// storeDir is where the embedded store has the corpus' generations.
+func (c *Config) storeDir() string { return filepath.Join(c.Data, "store", c.Corpus) }
 
 // openCache opens the cache of vectors, unless another process has it: on a shared store two may run from one directory, and it only saves work.
 func (s *system) openCache(cfg *Config, logger *slog.Logger) error {
@@ -176,7 +178,11 @@ func (s *system) openLog(ctx context.Context, cfg *Config, logger *slog.Logger) 
 	}
 	s.where = "Kafka at " + strings.Join(cfg.Kafka.Brokers, ", ")
 	if len(cfg.Kafka.Brokers) == 0 {
-		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(cfg.Data, "log"), MaxBytes: int64(cfg.Log.MaxBytes), Logger: logger})
+		index := "" // on a shared store it is never away
+		if cfg.Milvus.Address == "" {
+			index = cfg.storeDir()
+		}
+		embedded, err := kafka.OpenEmbedded(kafka.EmbeddedConfig{Dir: filepath.Join(cfg.Data, "log"), MaxBytes: int64(cfg.Log.MaxBytes), Index: index, Logger: logger})
 		if err != nil {
 			return fmt.Errorf("open embedded log: %w", err)
 		}

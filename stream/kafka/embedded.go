@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,9 @@ type EmbeddedConfig struct {
 	MaxBytes int64
 	// Listen is a loopback address HOST:PORT on which other programs reach the log with Kafka's protocol. Default: none.
 	Listen string
+	// Index is the directory of the index that is made of the log. While it is there, a log that lacks records which were acknowledged is refused: the index may know of them, and
+	// what is written next would take their places. Without it the log goes on with what is left, and says what is lost. Default: none is ever away, so such a log is refused.
+	Index string
 	// Logger tells of compactions and of what the broker warns of. Default: slog.Default().
 	Logger *slog.Logger
 
@@ -48,6 +52,10 @@ type Embedded struct {
 	listener *listener
 	lock     *os.File
 	format   format
+	witness  *witness
+
+	settling  sync.Mutex
+	testimony *testimony
 
 	mu    sync.Mutex
 	size  int64 // at the last look
@@ -67,6 +75,8 @@ type format struct {
 }
 
 const (
+	clusterID = "liverag"
+
 	formatName    = "liverag embedded log"
 	formatVersion = 1
 
@@ -115,10 +125,17 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 			e.lock.Close()
 		}
 	}()
-	if err := e.readFormat(); err != nil {
+	testimony, err := readTestimony(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if err := e.readFormat(testimony); err != nil {
 		return nil, err
 	}
 	if err := e.recover(); err != nil {
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
+	if err := e.examine(testimony); err != nil {
 		return nil, fmt.Errorf("embedded log: %w", err)
 	}
 	if e.size, err = sizeOf(e.logDir()); err != nil {
@@ -143,10 +160,54 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 		e.listener.Close()
 		return nil, fmt.Errorf("embedded log: %w", err)
 	}
+	if err := e.witness.open(); err != nil {
+		e.cluster.Close()
+		e.listener.Close()
+		return nil, fmt.Errorf("embedded log: %w", err)
+	}
 	if cfg.Listen != "" {
 		e.guard()
 	}
 	return e, nil
+}
+
+// examine holds the directory to what is known of it, and notes what is there.
+func (e *Embedded) examine(t *testimony) error {
+	if e.witness == nil {
+		e.witness = &witness{dir: e.cfg.Dir, warn: e.cfg.Logger.Warn}
+		e.witness.ends, e.witness.sequence = readEnds(e.cfg.Dir)
+		if e.witness.ends == nil {
+			e.witness.ends = map[string]int64{}
+		}
+	}
+	accept := false
+	if e.cfg.Index != "" {
+		_, err := os.Stat(e.cfg.Index)
+		accept = errors.Is(err, fs.ErrNotExist)
+	}
+	found, err := e.witness.examine(e.logDir(), t, accept)
+	if errors.Is(err, ErrDamaged) && e.cfg.Index != "" {
+		return fmt.Errorf("%w; restore %s and %s from one backup, or delete %s to go on with what is left: the index is then made of that, and what is lost has to be imported again",
+			err, e.cfg.Dir, e.cfg.Index, e.cfg.Index)
+	}
+	if errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w; restore %s from a backup, or choose another directory with --data, and import the documents again", err, e.cfg.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	e.testimony = found
+	return writeTestimony(e.cfg.Dir, found)
+}
+
+// settle notes which topics there are.
+func (e *Embedded) settle() error {
+	e.settling.Lock()
+	defer e.settling.Unlock()
+	if err := e.witness.look(e.logDir(), e.testimony); err != nil {
+		return err
+	}
+	return writeTestimony(e.cfg.Dir, e.testimony)
 }
 
 // worthCompacting tells whether the log grew to twice its compacted size, and is small enough not to hold the start up; or
@@ -163,7 +224,7 @@ func (e *Embedded) logDir() string { return filepath.Join(e.cfg.Dir, "log") }
 func start(dir string, l *listener, log *slog.Logger) (*kfake.Cluster, error) {
 	return kfake.NewCluster(
 		kfake.NumBrokers(1),
-		kfake.ClusterID("liverag"),
+		kfake.ClusterID(clusterID),
 		kfake.DataDir(dir),
 		kfake.SyncWrites(),
 		kfake.GroupMinSessionTimeout(100*time.Millisecond),
@@ -195,29 +256,41 @@ func (e *Embedded) Size() (bytes, limit int64) {
 }
 
 // Close stops the broker, saves its state and unlocks the directory.
-func (e *Embedded) Close() error {
+func (e *Embedded) Close() (err error) {
 	e.closeOnce.Do(func() {
 		e.cluster.Close()
 		e.listener.Close()
+		e.settling.Lock()
+		defer e.settling.Unlock()
+		err = errors.Join(e.witness.close(), e.witness.closed(e.logDir(), e.testimony), writeTestimony(e.cfg.Dir, e.testimony))
 		e.lock.Close()
 	})
+	if err != nil {
+		return fmt.Errorf("close embedded log: %w", err)
+	}
 	return nil
 }
 
-func (e *Embedded) readFormat() error {
+func (e *Embedded) readFormat(known *testimony) error {
 	path := filepath.Join(e.cfg.Dir, "format.json")
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("embedded log: %w", err)
+	}
+	if known != nil && known.Format == formatVersion && (err != nil || !e.format.read(b) || e.format.Version != formatVersion) {
+		e.cfg.Logger.Warn("the marker of the embedded log was damaged, and is made anew", "file", path)
+		// Whether a compaction was asked for is not known; one too many does no harm.
+		e.format = format{Format: formatName, Version: formatVersion, CompactNext: true}
+		return e.writeFormat()
+	}
+	if err != nil {
 		if _, err := os.Stat(e.logDir()); err == nil {
 			return fmt.Errorf("embedded log: %s is missing beside a log; restore it, or choose another directory with --data", path)
 		}
 		e.format = format{Format: formatName, Version: formatVersion}
 		return e.writeFormat()
 	}
-	if err != nil {
-		return fmt.Errorf("embedded log: %w", err)
-	}
-	if err := json.Unmarshal(b, &e.format); err != nil || e.format.Format != formatName {
+	if !e.format.read(b) {
 		return fmt.Errorf("embedded log: %s is not the marker of an embedded log; choose another directory with --data", path)
 	}
 	if e.format.Version != formatVersion {
@@ -227,24 +300,20 @@ func (e *Embedded) readFormat() error {
 	return nil
 }
 
+// read tells whether b is a marker of some version.
+func (f *format) read(b []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	*f = format{}
+	return d.Decode(f) == nil && f.Format == formatName
+}
+
 func (e *Embedded) writeFormat() error {
 	b, err := json.Marshal(e.format)
 	if err != nil {
 		return fmt.Errorf("embedded log: %w", err)
 	}
-	path := filepath.Join(e.cfg.Dir, "format.json")
-	f, err := os.Create(path + ".tmp")
-	if err == nil {
-		_, err = f.Write(append(b, '\n'))
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(path+".tmp", path)
-	}
-	if err == nil {
-		err = syncDir(e.cfg.Dir)
-	}
-	if err != nil {
+	if err := replaceFile(e.cfg.Dir, "format.json", append(b, '\n')); err != nil {
 		return fmt.Errorf("embedded log: write format: %w", err)
 	}
 	return nil
@@ -401,7 +470,14 @@ func (e *Embedded) compact() error {
 	if err := e.writeFormat(); err != nil {
 		return err
 	}
+	// What is known of the old files does not hold for the new ones; of these, all is known again when they are in place.
+	if err := os.Remove(filepath.Join(e.cfg.Dir, witnessName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := e.swap(work); err != nil {
+		return err
+	}
+	if err := e.examine(nil); err != nil {
 		return err
 	}
 	if e.format.CompactNext { // only now it is done

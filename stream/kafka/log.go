@@ -220,6 +220,11 @@ func (l *Log) prepare(ctx context.Context) error {
 	if l.identity, l.topicID, err = l.awaitTopic(ctx); err != nil {
 		return err
 	}
+	if l.cfg.Embedded != nil {
+		if err := l.cfg.Embedded.settle(); err != nil {
+			return fmt.Errorf("open log: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -482,6 +487,9 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 	}
 	select {
 	case err := <-done:
+		if err == nil && l.cfg.Embedded != nil {
+			l.cfg.Embedded.witness.acknowledged(records)
+		}
 		if err == nil || errors.Is(err, kerr.MessageTooLarge) {
 			return err
 		}
