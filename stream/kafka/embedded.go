@@ -30,7 +30,8 @@ type EmbeddedConfig struct {
 	Dir string
 	// MaxBytes is the size on disk from which writes are refused. Default: 1 GiB.
 	MaxBytes int64
-	// Listen is a loopback address HOST:PORT on which other programs reach the log with Kafka's protocol. Default: none.
+	// Listen is a loopback address HOST:PORT on which other programs reach the log with Kafka's protocol. They must not delete topics or records: that looks like damage at
+	// the next start. Default: none.
 	Listen string
 	// Index is the directory of the index that is made of the log. While it is there, a log that lacks records which were acknowledged is refused: the index may know of them, and
 	// what is written next would take their places. Without it the log goes on with what is left, and says what is lost. Default: none is ever away, so such a log is refused.
@@ -146,6 +147,12 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 			// A log that is larger than it could be is one that works.
 			cfg.Logger.Warn("the embedded log can't be compacted now; the next start tries again", "error", err)
 			if err := e.recover(); err != nil {
+				return nil, fmt.Errorf("embedded log: %w", err)
+			}
+			if testimony, err = readTestimony(cfg.Dir); err == nil { // the new log may be in its place nevertheless
+				err = e.examine(testimony)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("embedded log: %w", err)
 			}
 			if e.size, err = sizeOf(e.logDir()); err != nil {

@@ -215,6 +215,44 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
+// A file that is gone is damage like any other: what opens without it is right, and a generation that can't says which file and what to do, for good.
+func TestRemovedFiles(t *testing.T) {
+	dir, list := built(t)
+	after := models(t, list)
+	files, err := os.ReadDir(filepath.Join(dir, "g"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for _, f := range files {
+		t.Run(f.Name(), func(t *testing.T) {
+			copied := t.TempDir()
+			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(copied, "g", f.Name())); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, copied, Options{NoSync: true})
+			if _, err := s.Stats(t.Context(), "g"); err != nil {
+				refused++
+				if !errors.Is(err, vectordb.ErrCorrupt) || !strings.Contains(err.Error(), f.Name()) || !strings.Contains(err.Error(), "replay") {
+					t.Errorf("refused with %v", err)
+				}
+				if err := s.Drop(t.Context(), "g"); err != nil {
+					t.Errorf("Drop of a damaged generation: %v", err)
+				}
+				create(t, s)
+				return
+			}
+			same(t, s, after(applied(t, s)))
+		})
+	}
+	if refused < 2 {
+		t.Errorf("%d removed files were noticed", refused)
+	}
+}
+
 // A frame that was safe on disk and is damaged can't be cut off as if power had taken it.
 func TestDamageBeforeSyncIsRefused(t *testing.T) {
 	for _, synced := range []bool{false, true} {

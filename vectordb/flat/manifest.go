@@ -3,7 +3,9 @@ package flat
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -85,6 +87,9 @@ func writeFile(fs fileSystem, dir, name string, content []byte) error {
 func readManifest(dir string) (*manifest, error) {
 	path := filepath.Join(dir, manifestName)
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, corruptf(path, "it is missing") // a generation gets its name when it is whole
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open manifest: %w", err)
 	}

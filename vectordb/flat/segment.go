@@ -2,7 +2,9 @@ package flat
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,6 +114,9 @@ func (s *segment) release() {
 func openSegment(dir string, number uint64, dim int) (*segment, error) {
 	path := filepath.Join(dir, segmentName(number))
 	b, unmap, err := mapFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, corruptf(path, "it is missing")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
