@@ -1,6 +1,7 @@
 package embedder_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -205,12 +206,15 @@ func TestCacheRefusesOtherFormats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[4]++
-	if err := os.WriteFile(path, b, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := embedder.OpenCache(embedder.CacheConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "remove the directory") {
-		t.Errorf("got %v", err)
+	for at := range 12 { // the magic, the version, the kind of file
+		other := bytes.Clone(b)
+		other[at]++
+		if err := os.WriteFile(path, other, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := embedder.OpenCache(embedder.CacheConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete "+dir) {
+			t.Errorf("byte %d: got %v", at, err)
+		}
 	}
 }
 

@@ -190,6 +190,7 @@ var errNoHeader = errors.New("the file has no whole header")
 // openPart opens one file and leaves it behind its header.
 func openPart(dir string, sequence, kind int) (*os.File, error) {
 	path := filepath.Join(dir, segmentName(sequence, kind))
+	wayOut := fmt.Sprintf("it is a cache: delete %s to go on, and vectors are computed again as they are needed", dir)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -200,11 +201,11 @@ func openPart(dir string, sequence, kind int) (*os.File, error) {
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		err = errNoHeader
 	case err == nil && string(header[:4]) != cacheMagic:
-		err = fmt.Errorf("%s is no file of a vector cache", path)
+		err = fmt.Errorf("%s is no file of a vector cache, or damaged; %s", path, wayOut)
 	case err == nil && binary.LittleEndian.Uint32(header[4:]) != cacheVersion:
-		err = fmt.Errorf("%s has format %d, this program knows %d; it is a cache: remove the directory, and vectors are computed again as they are needed", path, binary.LittleEndian.Uint32(header[4:]), cacheVersion)
+		err = fmt.Errorf("%s has format %d, this program knows %d; %s", path, binary.LittleEndian.Uint32(header[4:]), cacheVersion, wayOut)
 	case err == nil && binary.LittleEndian.Uint32(header[8:]) != uint32(kind):
-		err = fmt.Errorf("%s has the content of another kind of file", path)
+		err = fmt.Errorf("%s has the content of another kind of file; %s", path, wayOut)
 	}
 	if err != nil {
 		f.Close()

@@ -275,7 +275,7 @@ func operate(p *program, tokens func() int, stop <-chan struct{}) map[string]int
 // percentile of durations, which it sorts.
 func percentile(all []time.Duration, share float64) time.Duration {
 	slices.Sort(all)
-	return all[min(len(all)-1, int(share*float64(len(all))))].Round(time.Millisecond)
+	return all[min(len(all)-1, int(share*float64(len(all))))].Round(10 * time.Microsecond)
 }
 
 // TestKillsLoseNothingThatWasAcknowledged kills at random times since the start: also before it serves, while it reads its log, seals, merges, replays,

@@ -227,14 +227,17 @@ func (e *Embedded) worthCompacting() bool {
 
 func (e *Embedded) logDir() string { return filepath.Join(e.cfg.Dir, "log") }
 
-// start runs a broker on a directory.
+// start runs a broker on a directory. Every write is synced.
 func start(dir string, l *listener, log *slog.Logger) (*kfake.Cluster, error) {
-	return kfake.NewCluster(
+	return kfake.NewCluster(append(brokerOptions(dir, l, log), kfake.SyncWrites())...)
+}
+
+func brokerOptions(dir string, l *listener, log *slog.Logger) []kfake.Opt {
+	return []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID(clusterID),
 		kfake.DataDir(dir),
-		kfake.SyncWrites(),
-		kfake.GroupMinSessionTimeout(100*time.Millisecond),
+		kfake.GroupMinSessionTimeout(100 * time.Millisecond),
 		kfake.ListenFn(func(_, _ string) (net.Listener, error) { return l, nil }),
 		kfake.WithLogger(brokerLogger{log}),
 		kfake.BrokerConfigs(map[string]string{
@@ -244,7 +247,7 @@ func start(dir string, l *listener, log *slog.Logger) (*kfake.Cluster, error) {
 			"log.retention.ms":       "-1",
 			"log.retention.bytes":    "-1",
 		}),
-	)
+	}
 }
 
 // Brokers are the addresses for Config.Brokers.
