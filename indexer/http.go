@@ -25,6 +25,7 @@ func (x *Indexer) Routes(e *echo.Echo) {
 	e.GET("/generations", x.listGenerations)
 	e.POST("/generations", x.createGeneration)
 	e.GET("/generations/:name", x.getGeneration)
+	e.GET("/generations/:name/entries/stream", x.exportEntries)
 	e.DELETE("/generations/:name", x.dropGeneration)
 	e.POST("/generations/:name/pause", x.setGeneration(Pause))
 	e.POST("/generations/:name/resume", x.setGeneration(Run))

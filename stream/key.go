@@ -51,3 +51,6 @@ func CheckID(id string) *Problem {
 // Version joins a log's epoch with an offset into a number that grows with every change of a document, epoch·2^40 + offset + 1: the first one is
 // 1, because 0 stands for a document that was never written. It has room for 2^23 epochs of 2^40 (1.1e12) changes each.
 func Version(epoch int32, offset int64) int64 { return int64(epoch)<<40 + offset + 1 }
+
+// OffsetOf is the offset of the change that has the version, in the log of its epoch.
+func OffsetOf(version int64) int64 { return (version - 1) & (1<<40 - 1) }

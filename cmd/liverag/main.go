@@ -110,6 +110,7 @@ func verbs() []verb {
 		promoteVerb(),
 		rollbackVerb(),
 		dropVerb(),
+		exportVerb(),
 		verifyVerb(),
 		dlqVerb(),
 		doctorVerb(),
