@@ -357,7 +357,7 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 	case stream.Access:
 		f.access = c.Version
 	case stream.Invalid:
-		if !strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix) {
+		if stream.CheckID(c.ID) == nil && !strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix) {
 			f.poison = c.Version
 		}
 	case stream.Delete:

@@ -271,7 +271,7 @@ func TestVerifyCountsRecordsThatAreNoChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	for _, key := range []string{"doc", "new", "doc" + stream.AccessSuffix} {
+	for _, key := range []string{"doc", "new", "doc" + stream.AccessSuffix, "no id\xff"} {
 		r := &kgo.Record{Topic: "documents", Partition: at[0].Partition, Key: []byte(key), Value: []byte("{")}
 		if err := client.ProduceSync(b.ctx(), r).FirstErr(); err != nil {
 			t.Fatal(err)

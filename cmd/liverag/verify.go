@@ -14,7 +14,7 @@ func verifyVerb() verb {
 	return verb{
 		name: "verify", group: groupCare,
 		summary: "Compare an index with the log, while both go on changing",
-		about: `Folds the log into what the index should hold, and compares: documents that are missing, stale (of another version), orphaned (the log has deleted them), mixed (text or chunks of another version), and vectors that the model can't have made. All of them must be 0, and the exit code is 1 if one is not. Documents that are served at an older version because their newest change is a dead letter are counted, and are not wrong.
+		about: `Folds the log into what the index should hold, and compares: documents that are missing, stale (of another version), orphaned (the log has deleted them), mixed (text, fields or chunks of another version), and vectors that the model can't have made. All of them must be 0, and the exit code is 1 if one is not. Documents that are served at an older version, or not at all, because their newest change is a dead letter are counted, and are not wrong.
 
 It is safe on a live system: what changes meanwhile is looked at again, so that nothing right is reported. --rate bounds what it reads. The server does the work; stopping this command stops it.
 
@@ -267,6 +267,6 @@ func (v *verification) print(c *call, r *verified) {
 	}
 	c.Out.Printf("\n")
 	if r.DeadLettered > 0 {
-		c.Out.Printf("  %s served at an older version: `liverag dlq` says why\n", counted(r.DeadLettered))
+		c.Out.Printf("  %s served at an older version, or not at all, for a dead letter: `liverag dlq` says why\n", counted(r.DeadLettered))
 	}
 }
