@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/liverag/liverag/internal/problem"
@@ -32,6 +33,13 @@ func (a answering) Current(ctx context.Context, generation string, keys []string
 	within, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	revisions, err := a.Store.Current(within, generation, keys)
+	if late, ok := a.Store.(vectordb.Delayed); ok && err == nil && slices.ContainsFunc(revisions, func(r vectordb.Revision) bool { return r.Version == 0 }) {
+		// A server that is just letting go of a collection finds nothing in what is left of it, and says no word of that. So what is not there is looked for again, once the
+		// server has shown that it holds the collection and knows everything.
+		if err = late.Visible(within, generation); err == nil {
+			revisions, err = a.Store.Current(within, generation, keys)
+		}
+	}
 	return revisions, a.unreachable(ctx, within, err)
 }
 

@@ -73,3 +73,35 @@ func TestAStoreThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("an error of the port became %v", err)
 	}
 }
+
+// forgetful finds nothing until it was asked to show everything.
+type forgetful struct {
+	vectordb.Store
+	shown bool
+}
+
+func (s *forgetful) Visible(context.Context, string) error {
+	s.shown = true
+	return nil
+}
+
+func (s *forgetful) Current(_ context.Context, _ string, keys []string) ([]vectordb.Revision, error) {
+	list := make([]vectordb.Revision, len(keys))
+	for i, key := range keys {
+		list[i].Key = key
+		if s.shown && key != "nowhere" {
+			list[i].Version = 7
+		}
+	}
+	return list, nil
+}
+
+// TestWhatIsNotThereIsLookedForAgain: a server that lets go of a collection finds nothing in it, and no document may seem to be gone for that.
+func TestWhatIsNotThereIsLookedForAgain(t *testing.T) {
+	for key, want := range map[string]int64{"a": 7, "nowhere": 0} {
+		got, err := answering{Store: &forgetful{}}.Current(t.Context(), "g", []string{key})
+		if err != nil || len(got) != 1 || got[0].Version != want {
+			t.Errorf("%s: %+v, %v; want version %d", key, got, err, want)
+		}
+	}
+}
