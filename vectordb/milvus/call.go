@@ -49,6 +49,11 @@ var phrases = []struct {
 	{"service not ready", notLoaded},
 	{"is not ready", notLoaded},
 	{"larger than max", tooLarge},
+	// Less would not help, and asking again at once makes it worse: whoever writes waits longer and longer.
+	{"quota exceeded", fatal},
+	{"quota has been exhausted", fatal},
+	{"memory limit exceeded", fatal},
+	{"force deny", fatal},
 	{"rate limit", busy},
 	{"request limit exceeded", busy},
 }

@@ -227,6 +227,25 @@ func TestTooLargeIsHalved(t *testing.T) {
 	}
 }
 
+// A server that has no room left is not asked again at once, nor with less.
+func TestNoRoomIsNoSize(t *testing.T) {
+	sent := 0
+	f := &faulty{upsert: func([]string) error {
+		sent++
+		return status.Error(codes.ResourceExhausted, "quota exceeded[reason=memory quota exceeded, please allocate more resources]")
+	}}
+	s, err := f.serve(t, Timeouts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := vectordb.Revision{Key: "a", Version: 1, Entries: []vectordb.Entry{{Vector: []float32{0, 1}}, {Vector: []float32{1, 0}}}}
+	err = s.Apply(t.Context(), "g", vectordb.Write{Revisions: []vectordb.Revision{r}})
+	wantError(t, err, "quota exceeded", "allocate more")
+	if errors.Is(err, errTooLarge) || errors.Is(err, vectordb.ErrInvalid) || sent != 1 {
+		t.Errorf("%d requests were sent, and then: %v", sent, err)
+	}
+}
+
 // A collection that is not in the server's memory is loaded once, however many ask, and they go on when it is.
 func TestNotLoaded(t *testing.T) {
 	var left atomic.Int64
