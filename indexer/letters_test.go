@@ -370,6 +370,20 @@ func TestDeadLettersAndVerifyOverHTTP(t *testing.T) {
 	ask(204, "DELETE", "/verify", "/verify", "", nil)
 	b.eventually("stopped", func() bool { ask(200, "GET", "/verify", "/verify", "", &report); return report.State == "stopped" })
 
+	// One of a generation that is dropped meanwhile says so.
+	if _, err := b.indexer.Create(b.ctx(), "doomed", b.indexer.config.Recipe); err != nil {
+		t.Fatal(err)
+	}
+	ask(202, "POST", "/verify", "/verify", `{"generation":"doomed","rate":4}`, nil)
+	if err := b.indexer.Drop(b.ctx(), "doomed"); err != nil {
+		t.Fatal(err)
+	}
+	var failed struct{ State, Detail string }
+	b.eventually("failed", func() bool { ask(200, "GET", "/verify", "/verify", "", &failed); return failed.State != "running" })
+	if failed.State != "failed" || !strings.Contains(failed.Detail, "dropped") {
+		t.Errorf("the generation was dropped: %+v", failed)
+	}
+
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(b.indexer.Metrics())
 	families, err := metrics.Gather()

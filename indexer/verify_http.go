@@ -2,12 +2,14 @@ package indexer
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/liverag/liverag/internal/problem"
+	"github.com/liverag/liverag/vectordb"
 )
 
 // job is the verification that was asked for last over HTTP. It goes on when who asked has gone away.
@@ -98,6 +100,8 @@ func (x *Indexer) startVerify(c echo.Context) error {
 			j.state = jobDone
 		case ctx.Err() != nil:
 			j.state = jobStopped
+		case errors.Is(err, vectordb.ErrNoGeneration):
+			j.state, j.detail = jobFailed, "the generation was dropped meanwhile"
 		default:
 			j.state, j.detail = jobFailed, problem.From(asProblem(err)).Detail
 			x.config.Logger.Warn("a verification failed", "generation", report.Generation, "error", err)
