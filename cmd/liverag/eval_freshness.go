@@ -26,7 +26,7 @@ import (
 func evalFreshnessVerb() verb {
 	return verb{
 		name: "eval freshness", group: groupQuestions,
-		summary: "Replay real changes through a running liverag, and catch every answer that is late or of the past",
+		summary: "Replay real changes through a running liverag, and catch every late or stale answer",
 		about: `Sends the changes of a stream to a running liverag, over its HTTP API and at a chosen pace, asks it questions meanwhile, and says how long it took until answers showed each change, and whether any answer held what was gone. It does not take the server's word for it: it asks until the change is there. Nothing else in the index is touched: the documents' ids begin with the run's name, their metadata hold it, every question filters on it, and all of them are removed at the end, also after Ctrl-C. A run that was killed is removed by --cleanup RUN.
 
 The stream is a file of JSON lines, plain or .gz: a recorded history, {"seq":0,"ts":"…","op":"add|modify|delete|rename","key":"…","old_key":"…","content":"…"}, or documents as import takes them. The probes are lines that say from which change to which a text is in the documents: {"text":"…","raw":"…","from_seq":12,"to_seq":96}. Without probes, lines of the documents are asked.

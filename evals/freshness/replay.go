@@ -527,7 +527,9 @@ func removeAll(ctx context.Context, server Server, run string, ids []string, gen
 	if err := deleteAll(ids); err != nil {
 		return fmt.Errorf("%w: %w", ErrLeft, err)
 	}
-	for try := 0; ; try++ {
+	// An answer that is up to date and still holds a document after so many deletions of it will hold it for ever.
+	const deletions = 8
+	for try, again := 0, 0; ; try++ {
 		var a Answer
 		err := patiently(ctx, removeWithin, func() {}, func() (err error) {
 			a, err = server.Retrieve(ctx, Question{Query: "document", K: 200, Filter: map[string]any{FieldRun: run}, Generation: generation, AllOlder: true, Wait: 10 * time.Second})
@@ -546,6 +548,9 @@ func removeAll(ctx context.Context, server Server, run string, ids []string, gen
 			return nil
 		}
 		if a.Satisfied {
+			if again++; again > deletions {
+				return fmt.Errorf("%w: %d are still in answers", ErrLeft, len(found))
+			}
 			if err := deleteAll(slices.Sorted(maps.Keys(found))); err != nil {
 				return fmt.Errorf("%w: %w", ErrLeft, err)
 			}
