@@ -271,7 +271,7 @@ func TestTwoProcessesMakeOneFirstGeneration(t *testing.T) {
 		t.Errorf("there are %+v and %+v", a, c)
 	}
 	// The race itself: both find the log empty and ask for a first generation.
-	if _, err := two.create(b.ctx(), "", vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40}}, true); err != nil {
+	if _, err := two.create(b.ctx(), Replay{Recipe: vectordb.Recipe{Chunker: vectordb.ChunkerRecipe{Strategy: chunker.Markdown, Tokens: 40}}}, true); err != nil {
 		t.Fatal(err)
 	}
 	if list := two.List(); len(list) != 1 {

@@ -21,6 +21,8 @@ type generation struct {
 	group    string
 	made     vectordb.Generation
 	recipe   vectordb.Recipe
+	extent   Extent
+	pacer    pacer
 	created  time.Time
 	started  time.Time
 	progress *progress
@@ -29,7 +31,7 @@ type generation struct {
 	dropping atomic.Bool
 	// restarting: it was lost, and is about to begin at the beginning of the log.
 	restarting atomic.Bool
-	verified atomic.Pointer[Verified] // what the last verification found
+	verified   atomic.Pointer[Verified] // what the last verification found
 	// reconciling is how far a comparison with the log is that has to be done before the generation is ready; nil: none is.
 	reconciling atomic.Pointer[Reconciling]
 
@@ -68,7 +70,7 @@ func newGeneration(x *Indexer, spec Spec) *generation {
 	}
 	return &generation{
 		dated:   spec.AsOf,
-		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, created: spec.Created,
+		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
 }
@@ -275,6 +277,8 @@ func (g *generation) newPipeline() *pipeline {
 		store:      x.config.Store,
 		logger:     x.config.Logger,
 		gate:       x.gate,
+		extent:     g.extent,
+		pacer:      &g.pacer,
 		live:       func() bool { return x.live.Load() == g },
 		applied:    g.applied,
 		lender:     g.lender,
@@ -391,7 +395,7 @@ func (g *generation) info() Info {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	asOf, lag := g.progress.lag()
-	info := Info{Name: g.name, Alias: []string{}, Recipe: g.recipe, Created: g.created, Lag: lag, AsOf: asOf.UTC()}
+	info := Info{Name: g.name, Alias: []string{}, Recipe: g.recipe, Extent: g.extent, Share: g.pacer.share, Created: g.created, Lag: lag, AsOf: asOf.UTC()}
 	if asOf.IsZero() {
 		info.AsOf = asOf
 	}
@@ -408,6 +412,9 @@ func (g *generation) info() Info {
 		info.State = StateCancelled
 	case g.progress.caughtUp() || g.caughtUp && !g.progress.doubtful():
 		info.State = StateReady
+		if g.extent.Partial() {
+			info.State = StatePartial
+		}
 	default:
 		info.State = StateBuilding
 	}

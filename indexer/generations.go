@@ -41,6 +41,9 @@ type Spec struct {
 	AsOf time.Time `json:"as_of,omitzero"`
 	// Doubted is when a process found that deletes were missed. What was found right before that says nothing any more.
 	Doubted time.Time `json:"doubted,omitzero"`
+	Extent
+	// Share of the model's time that it may take while it is not live; 0: all.
+	Share float64 `json:"share,omitempty"`
 	// Desired is what its pipeline should do.
 	Desired Desired `json:"desired"`
 }
@@ -69,6 +72,10 @@ var (
 	ErrNoPrevious = errors.New("nothing to roll back to")
 	// ErrRecipe: the recipe can't be built.
 	ErrRecipe = errors.New("bad recipe")
+	// ErrPartial: a generation of a part of the log can't answer for the corpus.
+	ErrPartial = errors.New("generation is partial")
+	// ErrExtent: a part of the log, or of the model's time, that can't be.
+	ErrExtent = errors.New("bad replay")
 	// ErrName: not [a-z][a-z0-9_]{0,62}, or reserved.
 	ErrName = errors.New("bad generation name")
 )
@@ -139,14 +146,23 @@ var (
 	errGone      = errors.New("gone")
 )
 
-// Create starts a replay of the log into a new generation. An empty name is made from the recipe. Asking again for the same name and recipe returns what is there.
+// Create starts a replay of the whole log into a new generation: [Indexer.Replay] with a name and a recipe.
 func (x *Indexer) Create(ctx context.Context, name string, recipe vectordb.Recipe) (Info, error) {
-	return x.create(ctx, name, recipe, false)
+	return x.Replay(ctx, Replay{Name: name, Recipe: recipe})
+}
+
+// Replay starts a replay of the log into a new generation. Asking again for the same name, recipe and extent returns what is there.
+func (x *Indexer) Replay(ctx context.Context, r Replay) (Info, error) {
+	if err := r.check(time.Now()); err != nil {
+		return Info{}, err
+	}
+	return x.create(ctx, r, false)
 }
 
 // create is Create; first asks for a generation only if there is no live one.
-func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recipe, first bool) (Info, error) {
-	parts, err := x.build(ctx, recipe, 0)
+func (x *Indexer) create(ctx context.Context, r Replay, first bool) (Info, error) {
+	name := r.Name
+	parts, err := x.build(ctx, r.Recipe, 0)
 	if err != nil {
 		return Info{}, err
 	}
@@ -171,10 +187,11 @@ func (x *Indexer) create(ctx context.Context, name string, recipe vectordb.Recip
 		}
 		name = wanted
 		spec := newSpec(parts, identity, ends, time.Now())
+		spec.Extent, spec.Share = r.Extent, r.Share
 		if name == "" {
 			name = freeName(parts, spec.Fingerprint, c.Generations)
 		} else if old, ok := c.Generations[name]; ok {
-			if old.Fingerprint == spec.Fingerprint && old.Origin == spec.Origin && old.Desired != drop && old.Desired != Cancel {
+			if old.Fingerprint == spec.Fingerprint && old.Origin == spec.Origin && old.Extent.equal(spec.Extent) && old.Desired != drop && old.Desired != Cancel {
 				return errUnchanged
 			}
 			return fmt.Errorf("%w: %s (%s)", ErrExists, name, describe(old.Recipe))
@@ -278,6 +295,8 @@ func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
 			return fmt.Errorf("%w: %s", ErrNotFound, name)
 		case c.Live == name:
 			return errUnchanged
+		case spec.Partial():
+			return fmt.Errorf("%w: %s", ErrPartial, name)
 		case spec.Desired != Run:
 			return fmt.Errorf("%w: %s was stopped", ErrNotCaughtUp, name)
 		}
@@ -301,6 +320,9 @@ func (x *Indexer) promotable(ctx context.Context, name string) error {
 	}
 	if _, err := g.usable(); err != nil {
 		return err
+	}
+	if g.extent.Partial() {
+		return fmt.Errorf("%w: %s holds %s, and can be asked and compared, but not promoted; replay the whole log with its recipe", ErrPartial, name, g.extent.describe())
 	}
 	if d := g.desired(); d != Run {
 		return fmt.Errorf("%w: %s was stopped (%s)", ErrNotCaughtUp, name, d)

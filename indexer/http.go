@@ -175,6 +175,34 @@ func (x *Indexer) getGeneration(c echo.Context) error {
 type createRequest struct {
 	Name   string          `json:"name"`
 	Recipe vectordb.Recipe `json:"recipe"`
+	Sample *float64        `json:"sample"`
+	From   string          `json:"from"`
+	Share  *float64        `json:"share"`
+}
+
+// replay checks what has a default that JSON's zero is not.
+func (r *createRequest) replay() (Replay, error) {
+	out := Replay{Name: r.Name, Recipe: r.Recipe, Extent: Extent{Sample: 1}, Share: 1}
+	for _, part := range []struct {
+		name string
+		from *float64
+		to   *float64
+	}{{"sample", r.Sample, &out.Sample}, {"share", r.Share, &out.Share}} {
+		if part.from == nil {
+			continue
+		}
+		if *part.to = *part.from; !(*part.to > 0 && *part.to <= 1) {
+			return out, problem.New(http.StatusBadRequest, "invalid", "%s is above 0 and at most 1, not %v", part.name, *part.to)
+		}
+	}
+	if r.From != "" && r.From != "beginning" {
+		at, err := time.Parse(time.RFC3339, r.From)
+		if err != nil {
+			return out, problem.New(http.StatusBadRequest, "invalid", `from is "beginning" or an RFC 3339 time like 2026-11-21T10:00:00Z, not %q`, r.From)
+		}
+		out.From = at
+	}
+	return out, nil
 }
 
 func (x *Indexer) createGeneration(c echo.Context) error {
@@ -191,9 +219,13 @@ func (x *Indexer) createGeneration(c echo.Context) error {
 		}
 		return problem.New(http.StatusBadRequest, "unsupported", "the body is no generation request: %v", err)
 	}
+	replay, err := request.replay()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), 30*time.Second)
 	defer cancel()
-	return answer(c, http.StatusAccepted)(x.Create(ctx, request.Name, request.Recipe))
+	return answer(c, http.StatusAccepted)(x.Replay(ctx, replay))
 }
 
 func (x *Indexer) setGeneration(desired Desired) echo.HandlerFunc {
@@ -246,6 +278,8 @@ func asProblem(err error) error {
 	}{
 		{ErrNotFound, http.StatusNotFound, "generation_unknown"},
 		{ErrExists, http.StatusConflict, "generation_exists"},
+		{ErrPartial, http.StatusConflict, "partial"},
+		{ErrExtent, http.StatusBadRequest, "invalid"},
 		{ErrNotCaughtUp, http.StatusConflict, "not_caught_up"},
 		{ErrInUse, http.StatusConflict, "generation_in_use"},
 		{ErrUnusable, http.StatusConflict, "generation_failed"},

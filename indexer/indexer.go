@@ -197,7 +197,7 @@ func (x *Indexer) obey(ctx context.Context) error {
 // createFirst makes the first generation, once its model answers.
 func (x *Indexer) createFirst(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
-		_, err := x.create(ctx, "", x.config.Recipe, true)
+		_, err := x.create(ctx, Replay{Recipe: x.config.Recipe}, true)
 		away, retryAfter := temporary(err)
 		switch {
 		case err == nil || ctx.Err() != nil:
@@ -505,19 +505,24 @@ func newID() string {
 type State string
 
 const (
-	StateBuilding  State = "building"
-	StatePaused    State = "paused"
-	StateReady     State = "ready"
+	StateBuilding State = "building"
+	StatePaused   State = "paused"
+	StateReady    State = "ready"
+	// StatePartial: caught up, with a part of the log.
+	StatePartial   State = "partial"
 	StateFailed    State = "failed"
 	StateCancelled State = "cancelled"
 )
 
 // Info describes a generation.
 type Info struct {
-	Name     string          `json:"name"`
-	Alias    []string        `json:"alias"`
-	State    State           `json:"state"`
-	Recipe   vectordb.Recipe `json:"recipe"`
+	Name   string          `json:"name"`
+	Alias  []string        `json:"alias"`
+	State  State           `json:"state"`
+	Recipe vectordb.Recipe `json:"recipe"`
+	Extent
+	// Share of the model's time that it may take while it is not live; absent: all.
+	Share    float64         `json:"share,omitempty"`
 	Created  time.Time       `json:"created_at"`
 	Progress Progress        `json:"progress"`
 	Stats    *vectordb.Stats `json:"stats,omitempty"`

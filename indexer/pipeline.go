@@ -40,6 +40,8 @@ type pipeline struct {
 	delayed    vectordb.Delayed // the store, if it acknowledges before it shows
 	logger     *slog.Logger
 	gate       *gate
+	extent     Extent                                                               // what of the log it takes
+	pacer      *pacer                                                               // of the generation while it is not live
 	live       func() bool                                                          // is this the generation that answers?
 	applied    func([]*task)                                                        // called after a write became searchable, before anybody waiting for it is woken
 	lender     func() *lender                                                       // another generation whose vectors, maybe chunks, are the same; nil if there is none
@@ -230,6 +232,9 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			p.own(at)
 		}
 		for _, change := range batch.Changes {
+			if !p.extent.holds(&change) {
+				continue // like a gap, it is passed over
+			}
 			p.enqueue(&change) // a copy, so that one slow change does not keep its whole batch in memory
 		}
 		for _, at := range batch.Fetched {
@@ -677,7 +682,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 		texts[i] = missing[i].text
 	}
 	for {
-		vectors, err := p.parts.Embedder.Embed(embedder.WithLane(ctx, p.lane(t)), embedder.Index, texts)
+		vectors, err := p.model(ctx, p.lane(t), texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -724,6 +729,17 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 			return err
 		}
 	}
+}
+
+// model embeds texts. A replay keeps to its share of the model's time.
+func (p *pipeline) model(ctx context.Context, lane embedder.Lane, texts []string) ([][]float32, error) {
+	if !p.live() {
+		if err := p.pacer.enter(ctx); err != nil {
+			return nil, err
+		}
+		defer p.pacer.leave()
+	}
+	return p.parts.Embedder.Embed(embedder.WithLane(ctx, lane), embedder.Index, texts)
 }
 
 // lane is how urgent a task's embedding is. Of the live generation that is what somebody has just changed: a backfill of it is as patient as a replay, or

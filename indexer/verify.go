@@ -331,8 +331,7 @@ func hash(key string) uint64 {
 
 func (r *verification) mine(key string) bool {
 	h := hash(key)
-	// The sample is taken from the other end of the hash than the slices.
-	return r.slice.holds(h) && (r.Sample == 1 || float64(h&(1<<52-1)) < r.Sample*(1<<52))
+	return r.slice.holds(h) && inSample(h, r.Sample) && inSample(h, r.g.extent.Sample)
 }
 
 // read folds one change. history, if not nil, gets the states of the documents that it knows.
@@ -342,7 +341,7 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 		return err
 	}
 	key := c.Key()
-	if c.ID == "" || !r.mine(key) {
+	if c.ID == "" || !r.mine(key) || !r.g.extent.holds(c) {
 		return nil
 	}
 	f := r.fold[key]

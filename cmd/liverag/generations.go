@@ -20,7 +20,7 @@ func generationsVerb() verb {
 		about:   "A generation is a whole index of the corpus, built from the log by one recipe: a chunker and a model. The alias live names the one that answers.",
 		examples: []example{
 			{"what there is, and which one answers", "liverag generations"},
-			{"the name of the live one", "liverag generations --json | jq -r '.generations[] | select(.alias | index(\"live\")) | .name'"},
+			{"the name of the live one", "liverag generations --json | jq -r '.[] | select(.alias | index(\"live\")) | .name'"},
 		},
 		settings: clientSettings,
 		setup:    func(*flag.FlagSet) action { return runGenerations },
@@ -33,6 +33,8 @@ type generation struct {
 	Alias    []string        `json:"alias"`
 	State    string          `json:"state"`
 	Recipe   vectordb.Recipe `json:"recipe"`
+	Sample   float64         `json:"sample"` // 0: all
+	From     time.Time       `json:"from"`   // zero: from the beginning
 	Progress struct {
 		Changes        int64   `json:"changes"`
 		Of             int64   `json:"of"`
@@ -69,6 +71,18 @@ func (g *generation) recipe() string {
 	return plain(text)
 }
 
+// part says which part of the log the generation is a view of; empty: all of it.
+func (g *generation) part() string {
+	var parts []string
+	if g.Sample > 0 && g.Sample < 1 {
+		parts = append(parts, fmt.Sprintf("%.3g %% of the documents", 100*g.Sample))
+	}
+	if !g.From.IsZero() {
+		parts = append(parts, "from "+g.From.Format(time.RFC3339))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // reuse is the share of the tokens that were not embedded again.
 func (g *generation) reuse() string {
 	all := g.Progress.TokensEmbedded + g.Progress.TokensReused
@@ -102,6 +116,9 @@ func runGenerations(ctx context.Context, c *call) error {
 			if g.Progress.ETA != "" {
 				state += ", " + plain(g.Progress.ETA) + " to go"
 			}
+		}
+		if part := g.part(); part != "" {
+			state += " (" + part + ")"
 		}
 		rows = append(rows, []string{
 			plain(g.Name), plain(strings.Join(g.Alias, ",")), state, g.recipe(),

@@ -21,13 +21,18 @@ Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leav
 			{"smaller chunks, on trial", "liverag replay --tokens 120 --name trial"},
 			{"cut differently, wait for it, ask both", "liverag replay --chunker recursive --overlap 20 --name cut --until-caught-up && liverag query refunds --generation cut"},
 			{"a chunker of your own: a program in the server's directory, or a service", "liverag replay --chunker exec:./my_chunker.py --name mine"},
+			{"on a tenth of the documents, and of the model's time no more than a third", "liverag replay --tokens 120 --sample 0.1 --share 0.3 --name trial"},
 			{"another model", "liverag replay --embedder hash/384 --name words"},
 		},
 		settings: append([]string{"chunker", "tokens", "overlap", "tokenizer", "embedder", "long"}, clientSettings...),
 		setup: func(fs *flag.FlagSet) action {
 			name := fs.String("name", "", "`NAME` of the new generation: a small letter, then small letters, digits and _ (default: made from the recipe)")
 			follow := fs.Bool("until-caught-up", false, "return only when it is ready, or fail")
-			return func(ctx context.Context, c *call) error { return runReplay(ctx, c, *name, *follow) }
+			part := replayPart{}
+			fs.Float64Var(&part.sample, "sample", 1, "the `SHARE` of the documents to replay, the same ones every time; below 1 the generation can be asked and compared, not promoted")
+			fs.StringVar(&part.from, "from", "beginning", "the `TIME` (RFC 3339) from which on changes count; later than the beginning, the generation can't be promoted")
+			fs.Float64Var(&part.share, "share", 1, "the `SHARE` of the model's time that the replay may take; live changes go first in any case")
+			return func(ctx context.Context, c *call) error { return runReplay(ctx, c, *name, part, *follow) }
 		},
 	}
 }
@@ -35,14 +40,39 @@ Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leav
 // pollEvery is how often progress is asked for.
 const pollEvery = 500 * time.Millisecond
 
-func runReplay(ctx context.Context, c *call, name string, follow bool) error {
+// replayPart is how much a replay reads and takes.
+type replayPart struct {
+	sample float64
+	from   string
+	share  float64
+}
+
+func (p replayPart) check() error {
+	for name, share := range map[string]float64{"--sample": p.sample, "--share": p.share} {
+		if !(share > 0 && share <= 1) {
+			return &usageError{detail: fmt.Sprintf("%s is above 0 and at most 1, not %v", name, share)}
+		}
+	}
+	if p.from == "beginning" {
+		return nil
+	}
+	if _, err := time.Parse(time.RFC3339, p.from); err != nil {
+		return &usageError{detail: fmt.Sprintf("--from is a time like 2026-11-21T10:00:00Z, or beginning, not %q", p.from)}
+	}
+	return nil
+}
+
+func runReplay(ctx context.Context, c *call, name string, part replayPart, follow bool) error {
 	if len(c.Args) > 0 {
 		return &usageError{detail: "replay takes no arguments; --name names the new generation"}
 	}
 	if name != "" && !nameForm.MatchString(name) {
 		return &usageError{detail: fmt.Sprintf("--name %q is no name: a small letter, then small letters, digits and _, at most 63", name)}
 	}
-	request := map[string]any{"recipe": changedRecipe(c)}
+	if err := part.check(); err != nil {
+		return err
+	}
+	request := map[string]any{"recipe": changedRecipe(c), "sample": part.sample, "from": part.from, "share": part.share}
 	if name != "" {
 		request["name"] = name
 	}
@@ -76,7 +106,11 @@ func runReplay(ctx context.Context, c *call, name string, follow bool) error {
 		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
 		return nil
 	}
-	c.Out.Printf("ask it with `liverag query TEXT --generation %s`, let it answer with `liverag promote %s`\n", g.Name, g.Name)
+	c.Out.Printf("ask it with `liverag query TEXT --generation %s`", g.Name)
+	if g.part() == "" {
+		c.Out.Printf(", let it answer with `liverag promote %s`", g.Name)
+	}
+	c.Out.Printf("\n")
 	return nil
 }
 

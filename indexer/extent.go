@@ -1,0 +1,140 @@
+package indexer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// Replay asks for a generation.
+type Replay struct {
+	// Name of the generation; empty: made from the recipe.
+	Name   string
+	Recipe vectordb.Recipe
+	Extent
+	// Share is the part of the time that the replay may keep the model busy with, above 0 and up to 1; 0 is 1. Live changes go first in any case. Once the generation is live it has no bound.
+	Share float64
+}
+
+// Extent is which part of the log a generation is a view of. The zero value is all of it; a view of less can be queried and compared, but not answer for the corpus.
+type Extent struct {
+	// Sample is the share of the documents, chosen by a hash of their keys: the same ones every time, and those of a smaller sample are part of a larger one. 0 is 1.
+	Sample float64 `json:"sample,omitempty"`
+	// From is when the first change entered the log that counts; zero: from the beginning.
+	From time.Time `json:"from,omitzero"`
+}
+
+// check refuses what can't be meant.
+func (r *Replay) check(now time.Time) error {
+	switch {
+	case !(r.Sample >= 0 && r.Sample <= 1):
+		return fmt.Errorf("%w: sample is a share of the documents, above 0 and up to 1, not %v", ErrExtent, r.Sample)
+	case !(r.Share >= 0 && r.Share <= 1):
+		return fmt.Errorf("%w: share is a part of the model's time, above 0 and up to 1, not %v", ErrExtent, r.Share)
+	case r.From.After(now):
+		return fmt.Errorf("%w: from is in the future", ErrExtent)
+	}
+	if r.Sample == 1 {
+		r.Sample = 0
+	}
+	if r.Share == 1 {
+		r.Share = 0
+	}
+	r.From = r.From.UTC()
+	return nil
+}
+
+// Partial tells whether it is less than the whole log.
+func (e Extent) Partial() bool { return e.Sample > 0 && e.Sample < 1 || !e.From.IsZero() }
+
+func (e Extent) equal(o Extent) bool { return e.Sample == o.Sample && e.From.Equal(o.From) }
+
+// describe is for people: 10 % of the documents, from 2026-11-20T00:00:00Z on.
+func (e Extent) describe() string {
+	text := "all documents"
+	if e.Sample > 0 && e.Sample < 1 {
+		text = fmt.Sprintf("%.3g %% of the documents", 100*e.Sample)
+	}
+	if !e.From.IsZero() {
+		text += ", from " + e.From.Format(time.RFC3339) + " on"
+	}
+	return text
+}
+
+// holds tells whether a change counts. Who may read a document counts whenever it was said: a document must not be open because that was before the beginning.
+func (e Extent) holds(c *stream.Change) bool {
+	return e.samples(c.Key()) && (c.Kind == stream.Access || e.From.IsZero() || !c.Time.Before(e.From))
+}
+
+// samples tells whether a document is in the sample.
+func (e Extent) samples(key string) bool { return inSample(hash(key), e.Sample) }
+
+// inSample tells whether a hash is in a share of all; 0 and 1 are all.
+func inSample(h uint64, share float64) bool {
+	// From the other end of the hash than a verification's slices.
+	return share == 0 || share == 1 || float64(h&(1<<52-1)) < share*(1<<52)
+}
+
+// pacer keeps a replay's use of the model to a share of the time. The model is in use while at least one call is in flight, whatever holds that up: so it is a share of a
+// provider's allowance too.
+type pacer struct {
+	share float64 // 0: no bound
+
+	mu     sync.Mutex
+	flying int
+	since  time.Time // when flying rose above 0, or credit was brought up to date
+	credit time.Duration
+}
+
+// paceBurst is how much time that was not used is kept.
+const paceBurst = time.Second
+
+// enter waits until a call may begin.
+func (p *pacer) enter(ctx context.Context) error {
+	if p == nil || p.share <= 0 || p.share >= 1 {
+		return nil
+	}
+	for {
+		p.mu.Lock()
+		p.settle(time.Now())
+		wait := time.Duration(float64(-p.credit) / p.share)
+		if wait <= 0 {
+			p.flying++
+			p.mu.Unlock()
+			return nil
+		}
+		p.mu.Unlock()
+		if err := sleep(ctx, min(max(wait, time.Millisecond), time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+// leave ends a call.
+func (p *pacer) leave() {
+	if p == nil || p.share <= 0 || p.share >= 1 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settle(time.Now())
+	p.flying--
+}
+
+// settle brings the credit up to now: time brings its share, and use costs itself. It needs mu.
+func (p *pacer) settle(now time.Time) {
+	if p.since.IsZero() {
+		p.since = now
+	}
+	passed := now.Sub(p.since)
+	p.since = now
+	p.credit += time.Duration(p.share * float64(passed))
+	if p.flying > 0 {
+		p.credit -= passed
+	}
+	p.credit = min(p.credit, time.Duration(p.share*float64(paceBurst)))
+}
