@@ -280,9 +280,10 @@ func TestInterruptedAnywhereOneGenerationIsLive(t *testing.T) {
 						}
 						p.interruption.begin(how, at)
 						ctx, cancel := context.WithCancel(b.ctx())
+						dead := p.dead
 						go func() {
 							select {
-							case <-p.dead:
+							case <-dead:
 								cancel()
 							case <-ctx.Done():
 							}
