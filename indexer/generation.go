@@ -19,6 +19,7 @@ type generation struct {
 	indexer  *Indexer
 	name     string
 	group    string
+	spread   bool // see stream.From
 	made     vectordb.Generation
 	recipe   vectordb.Recipe
 	extent   Extent
@@ -70,7 +71,7 @@ func newGeneration(x *Indexer, spec Spec) *generation {
 	}
 	return &generation{
 		dated:   spec.AsOf,
-		indexer: x, name: spec.Name, group: spec.Group, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
+		indexer: x, name: spec.Name, group: spec.Group, spread: spec.Spread, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
 }
@@ -271,6 +272,7 @@ func (g *generation) newPipeline() *pipeline {
 	defer g.mu.Unlock()
 	g.pipeline = &pipeline{
 		generation: g.name,
+		spread:     g.spread,
 		parts:      g.parts,
 		log:        x.config.Log,
 		letters:    signed{x.config.DeadLetters, g.name},

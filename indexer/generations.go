@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,8 @@ type Spec struct {
 	Extent
 	// Share of the model's time that it may take while it is not live; 0: all.
 	Share float64 `json:"share,omitempty"`
+	// Spread tells that partitions were added to the topic before: see stream.From.
+	Spread bool `json:"spread,omitempty"`
 	// Desired is what its pipeline should do.
 	Desired Desired `json:"desired"`
 }
@@ -197,6 +200,7 @@ func (x *Indexer) create(ctx context.Context, r Replay, first bool) (Info, error
 			return fmt.Errorf("%w: %s (%s)", ErrExists, name, describe(old.Recipe))
 		}
 		spec.Name = name
+		spec.Spread = c.spread(identity)
 		spec.Group = newGroup(identity.Topic, name)
 		c.Generations[name] = spec
 		if c.Live == "" {
@@ -229,6 +233,17 @@ func newGroup(topic, generation string) string {
 // origin names a log together with its partition count: ids are spread by it, so under another count the order of a document's changes is lost.
 func origin(identity stream.Identity) string {
 	return fmt.Sprintf("%s/%s/%d", identity.Topic, identity.ID, identity.Partitions)
+}
+
+// spread tells whether the log had another number of partitions when one of the generations was made.
+func (c *control) spread(identity stream.Identity) bool {
+	log := strings.TrimSuffix(origin(identity), strconv.Itoa(int(identity.Partitions)))
+	for _, spec := range c.Generations {
+		if strings.HasPrefix(spec.Origin, log) && (spec.Spread || spec.Origin != origin(identity)) {
+			return true
+		}
+	}
+	return false
 }
 
 // freeName is like markdown200_static_5d1c.

@@ -15,11 +15,24 @@ type logReader struct {
 
 // readLog opens the log at the positions; a partition that is absent is read from its beginning.
 func (x *Indexer) readLog(ctx context.Context, from map[int32]int64) (*logReader, error) {
-	source, err := x.config.Log.Open(ctx, stream.From{Positions: from})
+	source, err := x.config.Log.Open(ctx, stream.From{Positions: from, Spread: x.spread()})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return &logReader{source: source, at: make(map[int32]int64)}, nil
+}
+
+// spread tells whether documents may have changes in two partitions: see stream.From. All generations that can be used agree on it, since one from before partitions
+// were added can't.
+func (x *Indexer) spread() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, spec := range x.control.Generations {
+		if spec.Spread {
+			return true
+		}
+	}
+	return false
 }
 
 // until gives use every change below the ends that was not read yet, and perhaps some beyond.

@@ -33,6 +33,7 @@ import (
 type pipeline struct {
 	generation string
 	group      string // consumer group; empty: the positions are the store's checkpoint
+	spread     bool   // see stream.From
 	parts      Parts
 	log        stream.Log
 	letters    stream.DeadLetters
@@ -128,7 +129,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 	p.writing, p.committing = newBaton(), newBaton()
 	p.unseen = make(chan []*task, 64)
 
-	from := stream.From{Group: p.group}
+	from := stream.From{Group: p.group, Spread: p.spread}
 	if p.group == "" {
 		positions, err := p.store.Checkpoint(ctx, p.generation)
 		if err != nil {
@@ -371,6 +372,9 @@ func (p *pipeline) supersede(old, newer *task) {
 	if newer.content != nil {
 		if old.content != nil {
 			p.counts.superseded.Add(1)
+			if newer.content.Version < old.content.Version { // only where a document has changes in two partitions
+				old.content, newer.content = newer.content, old.content
+			}
 			old.remember(old.content)
 		}
 		old.content = newer.content

@@ -47,7 +47,7 @@ func (l *tail) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from := stream.From{Positions: make(map[int32]int64, len(ends))}
+	from := stream.From{Positions: make(map[int32]int64, len(ends)), Spread: l.indexer.spread()}
 	for _, end := range ends {
 		from.Positions[end.Partition] = end.Offset
 	}

@@ -352,17 +352,18 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 			r.split()
 		}
 	}
-	switch c.Kind {
-	case stream.Access:
-		f.access = c.Version
-	case stream.Invalid:
+	switch { // what is newer by its version may be read before, in another partition
+	case c.Kind == stream.Access:
+		f.access = max(f.access, c.Version)
+	case c.Kind == stream.Invalid:
 		if stream.CheckID(c.ID) == nil && !strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix) {
-			f.poison = c.Version
+			f.poison = max(f.poison, c.Version)
 		}
-	case stream.Delete:
-		f.version, f.deleted, f.digest = c.Version, true, [8]byte{}
+	case c.Version < f.version:
+	case c.Kind == stream.Delete:
+		f.version, f.at, f.deleted, f.digest = c.Version, c.Position.Partition, true, [8]byte{}
 	default:
-		f.version, f.deleted, f.digest = c.Version, false, digest(contentOf(c))
+		f.version, f.at, f.deleted, f.digest = c.Version, c.Position.Partition, false, digest(contentOf(c))
 	}
 	if states, ok := history[key]; ok {
 		if c.Position.Offset < r.ends[c.Position.Partition] {

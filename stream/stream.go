@@ -297,6 +297,9 @@ type From struct {
 	Positions map[int32]int64
 	// Since, if not zero, starts at the first change at or after that time instead of the beginning.
 	Since time.Time
+	// Spread tells that partitions were added to the topic while it held documents, so that a document may have changes in two of them. Those in the partition
+	// that its key has now are the later ones: their versions are of the next epoch.
+	Spread bool
 }
 
 // Log is one corpus' log. All methods are safe for concurrent use.

@@ -87,8 +87,8 @@ func (b *brokers) client(more ...kgo.Opt) *kgo.Client {
 	return client
 }
 
-// topic creates a topic as liverag would, but for the number of its partitions.
-func (b *brokers) topic(name string, partitions int32) {
+// topics creates a corpus' topics as liverag would, but for the number of partitions, and waits until every node knows them.
+func (b *brokers) topics(corpus string, partitions int32) {
 	b.t.Helper()
 	client := b.client()
 	defer client.Close()
@@ -99,9 +99,17 @@ func (b *brokers) topic(name string, partitions int32) {
 	} {
 		config[key] = kadm.StringPtr(value)
 	}
-	if _, err := kadm.NewClient(client).CreateTopic(deadline(b.t), partitions, -1, config, name); err != nil {
+	admin := kadm.NewClient(client)
+	for topic, n := range map[string]int32{corpus: partitions, corpus + ".control": 1} {
+		if _, err := admin.CreateTopic(deadline(b.t), n, -1, config, topic); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	config = map[string]*string{"cleanup.policy": kadm.StringPtr("delete"), "max.message.bytes": config["max.message.bytes"]}
+	if _, err := admin.CreateTopic(deadline(b.t), 1, -1, config, corpus+".dlq"); err != nil {
 		b.t.Fatal(err)
 	}
+	b.inSync(client)
 }
 
 // inSync waits until every replica has everything, so that the next node may die.

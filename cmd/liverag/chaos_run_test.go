@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/liverag/liverag/chunker"
@@ -66,7 +67,6 @@ type chaos struct {
 	mu       sync.Mutex
 	shown    map[string]string // what hits showed, by key, version and span
 	faults   map[string][]time.Duration
-	rewound  int
 	watching sync.WaitGroup
 	stop     context.CancelFunc
 }
@@ -83,7 +83,7 @@ func newChaos(t *testing.T, b *brokers, h history, random *rand.Rand, name strin
 	c := &chaos{t: t, random: random, brokers: b, history: h, corpus: fmt.Sprintf("chaos_%s_%d", name, time.Now().UnixNano()),
 		probes: keysOf("probe/", chaosPartitions), steady: keysOf("steady/", chaosPartitions),
 		shown: map[string]string{}, faults: map[string][]time.Duration{}}
-	b.topic(c.corpus, chaosPartitions)
+	b.topics(c.corpus, chaosPartitions)
 	c.client = b.client()
 	t.Cleanup(c.client.Close)
 	return c
@@ -93,6 +93,21 @@ func newChaos(t *testing.T, b *brokers, h history, random *rand.Rand, name strin
 func (c *chaos) start(m *member) {
 	c.t.Helper()
 	m.set(startVerb(c.t, m.verb, m.data, append([]string{"--kafka", c.brokers.addresses, "--corpus", c.corpus, "--embedder", "hash/384"}, m.args...)...))
+}
+
+// launch is start for a member that may not be able to serve.
+func (c *chaos) launch(m *member) {
+	c.t.Helper()
+	p := launchVerb(c.t, m.verb, m.data, append([]string{"--kafka", c.brokers.addresses, "--corpus", c.corpus, "--embedder", "hash/384"}, m.args...)...)
+	until(c.t, m.name+" listening", func() bool {
+		var said struct {
+			URL string `json:"url"`
+		}
+		_ = json.Unmarshal([]byte(p.out.String()), &said)
+		p.base = said.URL
+		return p.base != ""
+	})
+	m.set(p)
 }
 
 // watch begins everything that goes on beside the faults: the stream, what never commits, the readers, and who looks after the offsets.
@@ -342,7 +357,7 @@ func (c *chaos) visible(versions map[string]int64, members ...*member) {
 	for _, m := range members {
 		last := ""
 		for end := time.Now().Add(2 * patience); ; time.Sleep(10 * time.Millisecond) {
-			f, _ := c.retrieve(m, map[string]any{"query": "probe", "k": 50, "filter": map[string]any{"kind": "probe"}})
+			f, ok := c.retrieve(m, map[string]any{"query": "probe", "k": 50, "filter": map[string]any{"kind": "probe"}})
 			there := 0
 			for _, h := range f.Hits {
 				if h.Version >= versions[h.Document] {
@@ -353,11 +368,45 @@ func (c *chaos) visible(versions map[string]int64, members ...*member) {
 				break
 			}
 			last = fmt.Sprintf("%d of %d", there, len(versions))
+			if !ok {
+				last = "no answer, and so none of its"
+			}
 			if time.Now().After(end) {
-				c.t.Fatalf("%s finds %s probes after %s", m.name, last, 2*patience)
+				c.t.Fatalf("%s finds %s probes after %s\n%s", m.name, last, 2*patience, c.state())
 			}
 		}
 	}
+}
+
+// state is where everybody is, for whoever has to find out why a chaos failed.
+func (c *chaos) state() string {
+	var b strings.Builder
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if groups, err := kadm.NewClient(c.client).DescribeGroups(ctx); err == nil {
+		for _, g := range groups.Sorted() {
+			if strings.Contains(g.Group, c.corpus) {
+				fmt.Fprintf(&b, "group %s is %s:", g.Group, g.State)
+				for _, m := range g.Members {
+					assigned, _ := m.Assigned.AsConsumer()
+					fmt.Fprintf(&b, " %s has %v;", m.MemberID, assigned)
+				}
+				b.WriteString("\n")
+			}
+		}
+	}
+	if offsets, err := c.brokers.offsetsOf(ctx, c.client, c.corpus); err == nil {
+		fmt.Fprintf(&b, "committed %v\n", offsets)
+	}
+	for _, m := range slices.Concat(c.indexing, c.asked) {
+		if p := m.running(); p != nil {
+			for _, path := range []string{"/freshness", "/generations"} {
+				got, err := p.call("GET", path, nil)
+				fmt.Fprintf(&b, "%s %s: %d %s %v\n", m.name, path, got.status, got.body, err)
+			}
+		}
+	}
+	return b.String()
 }
 
 // recovered takes down how long a fault was felt.
@@ -366,7 +415,7 @@ func (c *chaos) recovered(kind string, since time.Time) {
 	c.mu.Lock()
 	c.faults[kind] = append(c.faults[kind], took)
 	c.mu.Unlock()
-	c.t.Logf("%-28s searchable again after %s", kind, took.Round(10*time.Millisecond))
+	c.t.Logf("%s %-24s searchable again after %s", time.Now().Format("15:04:05"), kind, took.Round(10*time.Millisecond))
 }
 
 // affected is who has to show that an indexer is back: who answers for all of them, or itself.
@@ -384,6 +433,7 @@ func (c *chaos) killIndexer() {
 	m.set(nil)
 	p.kill()
 	began := time.Now()
+	c.t.Logf("%s %s is killed", began.Format("15:04:05"), m.name)
 	versions := c.probe(fmt.Sprint("a kill at ", began.UnixNano()))
 	c.start(m)
 	c.visible(versions, c.affected(m)...)
@@ -395,6 +445,7 @@ func (c *chaos) killBroker() {
 	node := fmt.Sprint(1 + c.random.IntN(c.brokers.nodes))
 	c.brokers.script("kill", node)
 	began := time.Now()
+	c.t.Logf("%s node %s is killed", began.Format("15:04:05"), node)
 	c.visible(c.probe(fmt.Sprint("a node's kill at ", began.UnixNano())), c.asked...)
 	c.recovered("broker killed", began)
 	c.brokers.script("restart", node)
@@ -407,6 +458,7 @@ func (c *chaos) stall() {
 	p := m.running()
 	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
 	began := time.Now()
+	c.t.Logf("%s %s is stalled", began.Format("15:04:05"), m.name)
 	versions := c.probe(fmt.Sprint("a stall at ", began.UnixNano()))
 	if c.grouped {
 		c.visible(versions, c.asked...)
@@ -558,7 +610,7 @@ func (c *chaos) holds(m *member, fold map[string]logged) {
 			c.t.Errorf("%s: %s holds version %d, %.60q, and the log says offset %d of partition %d, %.60q", m.name, key, doc.Version, doc.Text, l.offset, l.partition, text)
 			continue
 		}
-		want, err := cut.Split(c.t.Context(), contentType, text)
+		want, err := cut.Split(context.Background(), contentType, text)
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -578,4 +630,98 @@ func (c *chaos) holds(m *member, fold map[string]logged) {
 		c.t.Errorf("%s: verify exits with %d, %v\n%s%s", m.name, r.code, errors.Join(err), r.out, r.err)
 	}
 	until(c.t, m.name+" counted", func() bool { return p.live().Progress.Documents == int64(live) })
+}
+
+// grow writes documents while partitions are added to their topic, and returns the newest record of each key, in the order in which they were written.
+func (c *chaos) grow(partitions int) map[string]logged {
+	c.t.Helper()
+	fold := map[string]logged{}
+	write := func(records []historical) {
+		all := make([]*kgo.Record, len(records))
+		for i, h := range records {
+			all[i] = h.record(c.corpus)
+		}
+		if err := c.client.ProduceSync(deadline(c.t), all...).FirstErr(); err != nil {
+			c.t.Fatal(err)
+		}
+		for _, r := range all {
+			fold[string(r.Key)] = logged{r.Partition, r.Offset, r.Value}
+		}
+	}
+	// The last word on a document of two partitions may be on either side, and a deletion too.
+	moving := func(i int) string { return fmt.Sprint("moving/", i) }
+	var before, after []historical
+	for version := range 4 {
+		for i := range 60 {
+			before = append(before, historical{moving(i), documentOf(fmt.Sprintf("Version %d of %d.", version, i))})
+		}
+	}
+	for i := range 40 {
+		if i%2 == 0 {
+			after = append(after, historical{moving(i), nil})
+		} else {
+			after = append(after, historical{moving(i), documentOf(fmt.Sprintf("The last version of %d.", i))})
+		}
+	}
+	const part = 150
+	write(before)
+	write(c.history.records[:part])
+	if _, err := kadm.NewClient(c.client).UpdatePartitions(deadline(c.t), partitions, c.corpus); err != nil {
+		c.t.Fatal(err)
+	}
+	for i := 1; len(after) > 0 || i < 6; i++ {
+		write(c.history.records[i*part : (i+1)*part])
+		if leader, _, err := c.client.PartitionLeader(c.corpus, int32(partitions-1)); err == nil && leader >= 0 {
+			write(after) // the client knows of the new partitions, and spreads over them
+			after = nil
+		}
+	}
+	between := 0
+	old := kgo.StickyKeyPartitioner(nil).ForTopic("")
+	for key, l := range fold {
+		if int32(old.Partition(&kgo.Record{Key: []byte(key)}, chaosPartitions)) != l.partition {
+			between++
+		}
+	}
+	if between < 20 {
+		c.t.Fatalf("%d documents went on in another partition: nothing was tried", between)
+	}
+	return fold
+}
+
+// wayOut does what the message of a generation says that lost its log.
+func (c *chaos) wayOut() {
+	c.t.Helper()
+	old := ""
+	for _, m := range c.indexing {
+		p := m.running()
+		var g generation
+		until(c.t, m.name+" stopped", func() bool { g = p.live(); return g.State == "failed" })
+		for _, way := range []string{"restart liverag", "replay into a new generation", "promote it", "drop this one"} {
+			if g.Trouble == nil || !strings.Contains(g.Trouble.Detail, way) {
+				c.t.Errorf("%s does not say %q: %+v", m.name, way, g.Trouble)
+			}
+		}
+		old = g.Name
+	}
+	for _, m := range c.asked {
+		if f, ok := c.retrieve(m, map[string]any{"query": "version"}); ok && f.Freshness.Satisfied {
+			c.t.Errorf("%s goes on answering from %s as if nothing were wrong: %+v", m.name, old, f.Freshness)
+		}
+	}
+	members := slices.Compact(slices.Concat(c.asked, c.indexing))
+	for _, m := range members {
+		m.running().stop()
+	}
+	for _, m := range members {
+		c.launch(m) // without an index it serves nobody, but can be told what to do
+	}
+	p := c.asked[0].running()
+	p.replay("anew", map[string]any{})
+	p.must(nil, "POST", "/generations/anew/promote", nil)
+	p.must(nil, "DELETE", "/generations/"+old, nil)
+	for _, m := range c.asked {
+		until(c.t, m.name+" at the new generation", func() bool { return m.running().live().Name == "anew" })
+		m.running().applied()
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/liverag/liverag/stream"
@@ -34,6 +35,7 @@ type Log struct {
 	identity stream.Identity
 	control  *register
 	letters  letters
+	changed  atomic.Pointer[error] // set once it is known that the topic is not the one that was opened
 }
 
 var (
@@ -416,6 +418,9 @@ func (l *Log) listOffsets(ctx context.Context, topic string, partitions []int32,
 func (l *Log) Append(ctx context.Context, changes ...stream.Change) (stream.Receipt, error) {
 	if l.cfg.ReadOnly {
 		return stream.Receipt{}, fmt.Errorf("append: topic %s is read-only here; whoever owns it writes to it", l.topic)
+	}
+	if changed := l.changed.Load(); changed != nil { // where its document's next changes go to, we don't know
+		return stream.Receipt{}, fmt.Errorf("append: %w", *changed)
 	}
 	records := make([]*kgo.Record, len(changes))
 	for i := range changes {

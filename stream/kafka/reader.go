@@ -481,18 +481,22 @@ func (r *reader) observe() {
 	}
 }
 
-// verify fails the reader if its topic is not the one it was.
+// verify fails the reader, and appends from now on, if the topic is not the one it was.
 func (r *reader) verify(ctx context.Context) {
 	id, _, err := r.log.lookup(ctx, false)
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		r.fail(fmt.Errorf("topic %s is gone: %w", r.log.topic, stream.ErrLogChanged))
+		err = fmt.Errorf("topic %s is gone: %w", r.log.topic, stream.ErrLogChanged)
 	case err == nil && id.ID != r.log.identity.ID:
-		r.fail(fmt.Errorf("topic %s was re-created: %w: build the index anew", r.log.topic, stream.ErrLogChanged))
+		err = fmt.Errorf("topic %s was re-created: %w: build the index anew", r.log.topic, stream.ErrLogChanged)
 	case err == nil && id.Partitions != r.log.identity.Partitions:
-		r.fail(fmt.Errorf("topic %s has %d partitions instead of %d: %w: documents are spread anew, so build the index anew",
-			r.log.topic, id.Partitions, r.log.identity.Partitions, stream.ErrLogChanged))
+		err = fmt.Errorf("topic %s has %d partitions instead of %d: %w: documents are spread anew, so build the index anew",
+			r.log.topic, id.Partitions, r.log.identity.Partitions, stream.ErrLogChanged)
+	default:
+		return
 	}
+	r.log.changed.Store(&err)
+	r.fail(err)
 }
 
 // learn takes note of observed ends, and looks into partitions that stay short of them although nothing comes.

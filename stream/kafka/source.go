@@ -16,6 +16,7 @@ import (
 // source is a reader that decodes.
 type source struct {
 	*reader
+	spread bool // see stream.From
 }
 
 var _ stream.Source = (*source)(nil)
@@ -40,7 +41,7 @@ func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error)
 		if err != nil {
 			return nil, err
 		}
-		return &source{r}, nil
+		return &source{r, from.Spread}, nil
 	}
 	start, err := l.start(ctx, l.topic, l.partitions(), from.Since)
 	if err != nil {
@@ -66,7 +67,7 @@ func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error)
 	if err != nil {
 		return nil, err
 	}
-	return &source{r}, nil
+	return &source{r, from.Spread}, nil
 }
 
 // readFrom reads partitions without a group.
@@ -159,7 +160,11 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 		}
 		c := stream.DecodeRecord(raw, s.log.cfg.Mapping, s.log.cfg.MaxDocumentBytes)
 		c.Position = stream.Position{Partition: r.Partition, Offset: r.Offset}
-		c.Version = stream.Version(s.log.cfg.Epoch, r.Offset)
+		epoch := s.log.cfg.Epoch
+		if s.spread && r.Partition == partitionOf(r.Key, s.log.identity.Partitions) {
+			epoch++
+		}
+		c.Version = stream.Version(epoch, r.Offset)
 		c.Time = r.Timestamp.UTC()
 		out.Changes[i] = c
 	}
