@@ -112,8 +112,9 @@ func ReadQrels(r io.Reader, name string) (Qrels, error) {
 	return qrels, nil
 }
 
-// ReadQuestions reads a JSON object a line: {"id"?, "query", "documents": [ids]}. A question without an id gets the
-// number of its line. Unknown fields are errors, so that a misspelt one is not silently without effect.
+// ReadQuestions reads a JSON object a line: {"id"?, "query", "documents": [ids]}, or {"id"?, "query", "passages": [quotes]},
+// or with "grades" by document id in place of documents. A question without an id gets the number of its line. Unknown fields
+// are errors, so that a misspelt one is not silently without effect.
 func ReadQuestions(r io.Reader, name string) (Questions, error) {
 	var questions Questions
 	ids := make(map[string]bool)
@@ -136,12 +137,21 @@ func ReadQuestions(r io.Reader, name string) (Questions, error) {
 		switch {
 		case q.Query == "":
 			return nil, line.errorf(`no "query"`)
-		case len(q.Documents) == 0:
-			return nil, line.errorf(`no "documents": the question has no right answer`)
+		case len(q.Documents) == 0 && len(q.Passages) == 0 && len(q.Grades) == 0:
+			return nil, line.errorf(`no "documents" and no "passages": the question has no right answer`)
+		case len(q.Passages) > 0 && (len(q.Documents) > 0 || len(q.Grades) > 0):
+			return nil, line.errorf(`"documents" or "passages", not both`)
 		case slices.Contains(q.Documents, ""):
 			return nil, line.errorf("an empty document id")
+		case slices.ContainsFunc(q.Passages, func(p string) bool { return spaced(p) == "" }):
+			return nil, line.errorf("an empty passage")
 		case ids[q.ID]:
 			return nil, line.errorf("question %q is there twice", q.ID)
+		}
+		if len(q.Documents) == 0 && len(q.Passages) == 0 {
+			if q.Documents = graded(q.Grades); len(q.Documents) == 0 {
+				return nil, line.errorf(`no grade above 0 in "grades": the question has no right answer`)
+			}
 		}
 		ids[q.ID] = true
 		questions = append(questions, q)
@@ -151,6 +161,9 @@ func ReadQuestions(r io.Reader, name string) (Questions, error) {
 	}
 	return questions, nil
 }
+
+// BenchmarkText is the document's text as benchmarks search it: title, a space, text.
+func (d BEIRDocument) BenchmarkText() string { return strings.TrimSpace(d.Title + " " + d.Text) }
 
 // BEIR is a benchmark in BEIR's layout on disk.
 type BEIR struct {
@@ -193,17 +206,22 @@ func OpenBEIR(dir, split string) (*BEIR, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s judges query %q, which queries.jsonl does not have", judgements, query)
 		}
-		q := Question{ID: query, Query: text, Grades: judged}
-		for document, grade := range judged {
-			if grade > 0 {
-				q.Documents = append(q.Documents, document)
-			}
-		}
-		slices.Sort(q.Documents)
-		b.Questions = append(b.Questions, q)
+		b.Questions = append(b.Questions, Question{ID: query, Query: text, Grades: judged, Documents: graded(judged)})
 	}
 	slices.SortFunc(b.Questions, func(x, y Question) int { return strings.Compare(x.ID, y.ID) })
 	return b, nil
+}
+
+// graded are the documents with a grade above 0, sorted.
+func graded(grades map[string]int) []string {
+	var documents []string
+	for document, grade := range grades {
+		if grade > 0 {
+			documents = append(documents, document)
+		}
+	}
+	slices.Sort(documents)
+	return documents
 }
 
 // Corpus reads the benchmark's documents from disk, one after the other.

@@ -49,6 +49,7 @@ list shows the runs that were kept.`,
 // evalVerbs are the kinds of evals.
 func evalVerbs() []verb {
 	return []verb{
+		evalRetrievalVerb(),
 		evalChunkingVerb(),
 		evalFreshnessVerb(),
 		evalListVerb(),

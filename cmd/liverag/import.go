@@ -23,7 +23,7 @@ func importVerb() verb {
 	return verb{
 		name: "import", group: groupDocuments, args: "PATH…",
 		summary: "Bring in folders, git histories or NDJSON files, and follow them",
-		about: `A PATH is a folder, a file of text, Markdown or HTML, or NDJSON (.ndjson, .jsonl, or - for standard input): one document a line, like {"id":"a","text":"…"}, or {"id":"a","deleted":true}.
+		about: `A PATH is a folder, a file of text, Markdown or HTML, or NDJSON (.ndjson, .jsonl, or - for standard input): one document a line, like {"id":"a","text":"…"}, or {"id":"a","deleted":true}. The corpus.jsonl of a BEIR benchmark, with "_id" in place of "id", is read too: title, space, text become the text, as benchmarks search it.
 
 In a folder, a file's id is its path below the folder with slashes, its title the first heading or the HTML title, its updated_at the time of its last change. Hidden files, links to folders, and what holds no text are left out and counted. Importing again costs nothing for what has not changed: nothing is embedded twice.
 

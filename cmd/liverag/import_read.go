@@ -21,6 +21,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/liverag/liverag/evals"
 	"github.com/liverag/liverag/stream"
 )
 
@@ -284,7 +285,7 @@ func (r *reader) ndjson(ctx context.Context, in io.Reader, name string, do func(
 			r.skips.add(skipTooLarge, where)
 		case len(line) == 0:
 		default:
-			if err := do(r.addPrefix(line), where); err != nil {
+			if err := do(r.addPrefix(benchmarkLine(line)), where); err != nil {
 				return err
 			}
 		}
@@ -308,6 +309,37 @@ func readLine(in *bufio.Reader, limit int) (line []byte, tooLong bool, err error
 			return line, tooLong, err
 		}
 	}
+}
+
+// benchmarkLine turns a line of a BEIR corpus, which has "_id" in place of "id", into a document. Its text is title, space, text, as benchmarks search it.
+// Any other line stays as it is.
+func benchmarkLine(line []byte) []byte {
+	if !bytes.Contains(line, []byte(`"_id"`)) {
+		return line
+	}
+	var fields map[string]json.RawMessage
+	var d evals.BEIRDocument
+	if json.Unmarshal(line, &fields) != nil || json.Unmarshal(line, &d) != nil || d.ID == "" || fields["id"] != nil || fields["deleted"] != nil {
+		return line
+	}
+	doc := map[string]any{"id": d.ID, "text": d.BenchmarkText(), "title": d.Title}
+	var metadata map[string]any
+	if json.Unmarshal(fields["metadata"], &metadata) == nil {
+		// What a benchmark keeps there may be of any shape; what can't be asked for is left out.
+		maps.DeleteFunc(metadata, func(_ string, value any) bool {
+			switch value.(type) {
+			case string, float64, bool:
+				return false
+			}
+			return true
+		})
+		doc["metadata"] = metadata
+	}
+	out, err := json.Marshal(doc)
+	if err != nil {
+		return line
+	}
+	return out
 }
 
 // addPrefix puts the prefix before the line's id. A line that has none is left to the server to refuse.
