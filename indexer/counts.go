@@ -36,6 +36,10 @@ func (c *counts) addTokens(now time.Time, n int) {
 
 func (c *counts) turn(now time.Time) {
 	second := now.Unix()
+	if second < c.second-int64(len(c.seconds)) { // the clock jumped back: what is known of the time after it would never be over
+		clear(c.seconds[:])
+		c.second = second
+	}
 	for at := max(c.second+1, second-59); at <= second; at++ {
 		c.seconds[at%60] = 0
 	}

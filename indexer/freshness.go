@@ -44,7 +44,12 @@ func newFreshness(slo SLO) *freshness {
 }
 
 func (f *freshness) record(now time.Time, c cover) {
+	// The record's timestamp is the clock of another time or of another machine. What entered the log after it was seen to end waited no longer than since then, and
+	// that is measured with a clock that does not jump.
 	d := max(0, now.Sub(c.logged))
+	if !c.after.IsZero() {
+		d = min(d, max(0, now.Sub(c.after)))
+	}
 	if c.backfill {
 		f.backfill.add(now, d)
 		return

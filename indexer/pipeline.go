@@ -109,6 +109,7 @@ type cover struct {
 	term     uint64 // of ownership of its partition when it was read
 	logged   time.Time
 	updated  time.Time
+	after    time.Time // when the log was last seen to end at or before the change; zero: never
 	backfill bool
 }
 
@@ -332,7 +333,7 @@ func (p *pipeline) enqueue(c *stream.Change) {
 	p.counts.changes.Add(1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	covered := cover{at: c.Position, term: p.owned[c.Position.Partition], logged: c.Time, updated: c.Time, backfill: c.Backfill}
+	covered := cover{at: c.Position, term: p.owned[c.Position.Partition], logged: c.Time, updated: c.Time, after: p.progress.endedBefore(c.Position), backfill: c.Backfill}
 	if c.Document != nil && !c.Document.UpdatedAt.IsZero() {
 		covered.updated = c.Document.UpdatedAt
 	}

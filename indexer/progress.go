@@ -87,6 +87,25 @@ func (p *progress) deliver(at stream.Position) bool {
 	return true
 }
 
+// endedBefore is when the log was last seen to end at or before a position: what is there entered it later. Zero if it never was.
+func (p *progress) endedBefore(at stream.Position) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := p.partitions[at.Partition]
+	if part == nil {
+		return time.Time{}
+	}
+	if part.end.Offset <= at.Offset {
+		return part.end.At
+	}
+	for _, end := range slices.Backward(part.pending) {
+		if end.Offset <= at.Offset {
+			return end.At
+		}
+	}
+	return part.asOf
+}
+
 // fetch notes that everything below the position was read, gaps included.
 func (p *progress) fetch(at stream.Position) {
 	p.mu.Lock()

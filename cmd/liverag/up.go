@@ -235,7 +235,7 @@ func (c *Config) logger(errOut *terminal) *slog.Logger {
 // server listens and knows every route. A process that only indexes offers no documents in and no answers out.
 func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, address string, err error) {
 	cfg := c.Config
-	in := intake.New(intake.Config{Sink: s.log, Waiter: s.indexer, MaxBytes: int(cfg.Documents.MaxBytes), Logger: logger})
+	in := intake.New(intake.Config{Sink: s.log, Waiter: s.indexer, MaxBytes: int(cfg.Documents.MaxBytes), LargeBytes: memoryShare(96<<20, 12), Logger: logger})
 	listener, err := httpd.Listen(cfg.Listen, httpd.ListenOptions{Explicit: !c.Settings.Origin("listen").IsDefault(), Insecure: cfg.InsecureListen})
 	if err != nil {
 		return nil, "", err
@@ -255,6 +255,12 @@ func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, 
 		Logger: logger, Metrics: s.metrics, Ready: ready,
 		Routes: routes,
 	}), listener.Addr().String(), nil
+}
+
+// memoryShare is how many bytes of documents may be at one place at once: most, or what a memory limit (GOMEMLIMIT) leaves if each takes so many times its size there.
+// Memory is bounded by what is in flight; the limit alone would only make the collector run all the time.
+func memoryShare(most, times int64) int64 {
+	return max(1<<20, min(most, debug.SetMemoryLimit(-1)/times))
 }
 
 // announce leaves the base URL in the data directory, for verbs that are called without --server.

@@ -48,6 +48,9 @@ type Config struct {
 	Waiter Waiter
 	// MaxBytes is the longest text of a document. Defaults to 8 MiB.
 	MaxBytes int
+	// LargeBytes bounds how many bytes of documents above 1 MiB are on their way into the log at once; what comes above it waits, and is told to come back
+	// (503 overloaded) after Timeout. A document takes several times its size while it is decoded, encoded and written. Defaults to 96 MiB.
+	LargeBytes int64
 	// Timeout is how long an append may take before the log counts as unavailable. Defaults to 10 s.
 	Timeout time.Duration
 	// Logger defaults to slog.Default().
@@ -60,6 +63,7 @@ type Intake struct {
 	// maxBody bounds a document's JSON: a text of MaxBytes in which every character is escaped as some encoders do (\u00e4 for two bytes,
 	// a surrogate pair for four), and the other fields.
 	maxBody int64
+	room    *room
 }
 
 // New returns an Intake.
@@ -73,7 +77,10 @@ func New(config Config) *Intake {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
-	return &Intake{config: config, maxBody: 3*int64(config.MaxBytes) + 1<<20}
+	if config.LargeBytes == 0 {
+		config.LargeBytes = 96 << 20
+	}
+	return &Intake{config: config, maxBody: 3*int64(config.MaxBytes) + 1<<20, room: newRoom(config.LargeBytes, config.Timeout)}
 }
 
 // Routes adds the routes. The bodies that PUT and POST read are bounded here: POST /documents reads its body as a stream, of any length.
@@ -170,8 +177,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooled bounds what a pooled buffer holds on to.
 const maxPooled = 1 << 20
 
-// read calls use with the body, which is not to be kept.
-func read(r *http.Request, limit int64, tooLarge error, use func([]byte) error) error {
+// read calls use with the body, which is not to be kept. Of a large one, the room it takes is held by the share.
+func read(r *http.Request, limit int64, tooLarge error, s *share, use func([]byte) error) error {
 	if err := checkType(r); err != nil {
 		return err
 	}
@@ -188,7 +195,17 @@ func read(r *http.Request, limit int64, tooLarge error, use func([]byte) error) 
 	if r.ContentLength > 0 && r.ContentLength < maxPooled { // a longer one has to show its bytes before memory is spent on it
 		*b = slices.Grow(*b, int(r.ContentLength)+1)
 	}
-	for {
+	for admitted := false; ; {
+		if len(*b) >= largeBody && !admitted {
+			size := limit
+			if r.ContentLength > 0 {
+				size = r.ContentLength
+			}
+			if _, err := s.take(r.Context(), size); err != nil {
+				return err
+			}
+			admitted = true
+		}
 		if len(*b) == cap(*b) {
 			*b = slices.Grow(*b, max(4096, len(*b)))
 		}
@@ -208,6 +225,10 @@ func read(r *http.Request, limit int64, tooLarge error, use func([]byte) error) 
 
 func incomplete(err error) error {
 	var tooLarge *http.MaxBytesError
+	var known *problem.Error
+	if errors.As(err, &known) { // there was no room for it
+		return known
+	}
 	if errors.As(err, &tooLarge) {
 		return fmt.Errorf("read request: %w", err)
 	}
@@ -221,7 +242,9 @@ func (i *Intake) putDocument(c echo.Context) error {
 	}
 	change := stream.Change{Kind: stream.Upsert, ID: id}
 	tooLarge := problem.New(http.StatusRequestEntityTooLarge, stream.CodeDocumentTooLarge, "the text has more than %d bytes, the limit", i.config.MaxBytes)
-	err = read(c.Request(), i.maxBody, tooLarge, func(body []byte) error {
+	s := &share{room: i.room}
+	defer s.close()
+	err = read(c.Request(), i.maxBody, tooLarge, s, func(body []byte) error {
 		d, p := stream.DecodeDocument(body, i.config.MaxBytes)
 		if p != nil {
 			return refused(p)
@@ -237,7 +260,7 @@ func (i *Intake) putDocument(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return i.write(c, change)
+	return i.write(c, change, s)
 }
 
 func (i *Intake) deleteDocument(c echo.Context) error {
@@ -245,7 +268,7 @@ func (i *Intake) deleteDocument(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return i.write(c, stream.Change{Kind: stream.Delete, ID: id})
+	return i.write(c, stream.Change{Kind: stream.Delete, ID: id}, nil)
 }
 
 func (i *Intake) putAccess(c echo.Context) error {
@@ -255,7 +278,9 @@ func (i *Intake) putAccess(c echo.Context) error {
 	}
 	change := stream.Change{Kind: stream.Access, ID: id}
 	tooLarge := problem.New(http.StatusRequestEntityTooLarge, "body_too_large", "the body is larger than %d bytes", maxAccess)
-	err = read(c.Request(), maxAccess, tooLarge, func(body []byte) error {
+	s := &share{room: i.room}
+	defer s.close()
+	err = read(c.Request(), maxAccess, tooLarge, s, func(body []byte) error {
 		var p *stream.Problem
 		if change.ACL, p = stream.DecodeAccess(body); p != nil {
 			return refused(p)
@@ -265,7 +290,7 @@ func (i *Intake) putAccess(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return i.write(c, change)
+	return i.write(c, change, nil)
 }
 
 func (i *Intake) deleteAccess(c echo.Context) error {
@@ -273,7 +298,7 @@ func (i *Intake) deleteAccess(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return i.write(c, stream.Change{Kind: stream.Access, ID: id})
+	return i.write(c, stream.Change{Kind: stream.Access, ID: id}, nil)
 }
 
 // written is the answer to one change.
@@ -284,7 +309,8 @@ type written struct {
 	Searchable *bool `json:"searchable,omitempty"`
 }
 
-func (i *Intake) write(c echo.Context, change stream.Change) error {
+// write appends a change and answers. The room that it took, if any, is given back as soon as it is in the log.
+func (i *Intake) write(c echo.Context, change stream.Change, s *share) error {
 	o, err := parseOptions(c.Request(), true)
 	if err != nil {
 		return err
@@ -292,6 +318,10 @@ func (i *Intake) write(c echo.Context, change stream.Change) error {
 	change.Backfill = o.backfill
 	ctx := c.Request().Context()
 	receipt, err := i.append(ctx, change)
+	change.Document = nil
+	if s != nil {
+		s.close()
+	}
 	if err != nil {
 		return unwritten(ctx, err)
 	}

@@ -47,12 +47,14 @@ type batch struct {
 	changes []stream.Change
 	lines   []int
 	bytes   int
+	room    int64 // that a large line holds
 }
 
 // appender appends batches in order, so that the changes of one document stay in theirs.
 type appender struct {
 	intake   *Intake
 	batches  chan batch
+	share    *share
 	done     chan struct{}
 	accepted int
 	rejected []rejected
@@ -67,6 +69,7 @@ func (a *appender) run(ctx context.Context) {
 		if a.err = a.append(ctx, b); a.err != nil {
 			return
 		}
+		a.share.give(b.room)
 	}
 }
 
@@ -124,10 +127,11 @@ func (i *Intake) importLines(c echo.Context) error {
 	if err := checkType(r); err != nil {
 		return err
 	}
-	a := &appender{intake: i, batches: make(chan batch, 1), done: make(chan struct{})}
+	a := &appender{intake: i, batches: make(chan batch, 1), done: make(chan struct{}), share: &share{room: i.room}}
+	defer a.share.close()
 	ctx := r.Context()
 	go a.run(ctx)
-	answer, readErr := i.readLines(r.Body, o.backfill, a)
+	answer, readErr := i.readLines(ctx, r.Body, o.backfill, a)
 	close(a.batches)
 	<-a.done
 
@@ -153,7 +157,7 @@ func (i *Intake) importLines(c echo.Context) error {
 }
 
 // readLines hands the good lines over in batches and returns the bad ones. It stops early if the appender did.
-func (i *Intake) readLines(body io.Reader, backfill bool, a *appender) (imported, error) {
+func (i *Intake) readLines(ctx context.Context, body io.Reader, backfill bool, a *appender) (imported, error) {
 	answer := imported{Rejected: []rejected{}}
 	var b batch
 	flush := func() (more bool) {
@@ -168,7 +172,14 @@ func (i *Intake) readLines(body io.Reader, backfill bool, a *appender) (imported
 			return false
 		}
 	}
-	lines := lineReader{r: bufio.NewReaderSize(body, 256<<10), limit: int(i.maxBody)}
+	var held int64 // by the line at hand
+	lines := lineReader{r: bufio.NewReaderSize(body, 256<<10), limit: int(i.maxBody), large: func() (err error) {
+		if !flush() { // what holds room must be on its way before more is asked for
+			return nil
+		}
+		held, err = a.share.take(ctx, i.maxBody)
+		return err
+	}}
 	for n := 1; ; n++ {
 		line, tooLong, err := lines.next()
 		if err != nil && err != io.EOF {
@@ -188,13 +199,19 @@ func (i *Intake) readLines(body io.Reader, backfill bool, a *appender) (imported
 			case p == nil:
 				change.Backfill = backfill
 				b.changes, b.lines, b.bytes = append(b.changes, change), append(b.lines, n), b.bytes+len(line)
+				b.room = min(held, int64(len(line)))
+				held -= b.room
 			case len(answer.Rejected) < maxRejected:
 				answer.Rejected = append(answer.Rejected, rejected{n, p.Code, p.Detail})
 			default:
 				answer.Unnamed++
 			}
 		}
-		if len(b.changes) >= batchChanges || b.bytes >= batchBytes || err == io.EOF {
+		if held > 0 { // more than the line needed, or all of it if the line is refused
+			a.share.give(held)
+			held = 0
+		}
+		if len(b.changes) >= batchChanges || b.bytes >= batchBytes || b.room > 0 || err == io.EOF {
 			if !flush() || err == io.EOF {
 				return answer, nil
 			}
@@ -207,6 +224,8 @@ type lineReader struct {
 	r     *bufio.Reader
 	limit int
 	long  []byte
+	// large is called once for a line of more than largeBody; an error of it ends the reading.
+	large func() error
 }
 
 // next returns the next line, which is good until the next call. The last one comes with io.EOF.
@@ -215,8 +234,17 @@ func (l *lineReader) next() (line []byte, tooLong bool, err error) {
 	if err != bufio.ErrBufferFull {
 		return line, len(line) > l.limit, err
 	}
+	if cap(l.long) > largeBody {
+		l.long = nil // the room that it took was given back
+	}
 	l.long = append(l.long[:0], line...)
-	for err == bufio.ErrBufferFull {
+	for admitted := false; err == bufio.ErrBufferFull; {
+		if len(l.long) >= largeBody && !admitted {
+			if err := l.large(); err != nil {
+				return nil, false, err
+			}
+			admitted = true
+		}
 		line, err = l.r.ReadSlice('\n')
 		if len(l.long) <= l.limit {
 			l.long = append(l.long, line...)

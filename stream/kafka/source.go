@@ -165,7 +165,7 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 			epoch++
 		}
 		c.Version = stream.Version(epoch, r.Offset)
-		c.Time = r.Timestamp.UTC()
+		c.Time = enteredAt(r.Timestamp)
 		out.Changes[i] = c
 	}
 	return out, nil
@@ -260,4 +260,15 @@ func (r *reader) commit(ctx context.Context, req *kmsg.OffsetCommitRequest) erro
 func (s *source) Close() error {
 	s.close()
 	return nil
+}
+
+// enteredAt is a record's timestamp as far as it can be one: producers set what they like, and a time outside of RFC 3339's years can't be told to anybody.
+func enteredAt(t time.Time) time.Time {
+	switch t = t.UTC(); {
+	case t.Year() < 1970:
+		return time.Unix(0, 0).UTC()
+	case t.Year() > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
