@@ -306,6 +306,24 @@ func TestRemoves(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a deletion that never came", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			changes, _ := history(4)
+			n := 0
+			for _, c := range changes {
+				if n += len(c.Ops); c.Seq == 16 && c.Ops[0].Document != nil {
+					t.Fatal("change 16 is no deletion")
+				} else if c.Seq == 16 {
+					break
+				}
+			}
+			s := &freshnesstest.System{Fault: freshnesstest.Never, Every: n}
+			f, err := replay(t, s, 4, func(c *freshness.ReplayConfig) { c.Lanes = 1 })
+			if err != nil || f.Never == 0 || len(s.Documents()) > 0 {
+				t.Errorf("%v, left: %v", err, s.Documents())
+			}
+		})
+	})
 	t.Run("of a run that was killed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &freshnesstest.System{Delay: 100 * time.Millisecond}
