@@ -375,3 +375,27 @@ func TestEvalFreshnessObserve(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 }
+
+// TestEvalFreshnessRealHistory replays a real history with its probes through the program: nothing in its answers is of the past.
+func TestEvalFreshnessRealHistory(t *testing.T) {
+	shared := os.Getenv("LIVERAG_SHARED")
+	if shared == "" {
+		t.Skip("set LIVERAG_SHARED to the directory that holds data/streams; LIVERAG_FRESHNESS_CHANGES says how many changes are replayed")
+	}
+	t.Parallel()
+	changes := scaled(t, "LIVERAG_FRESHNESS_CHANGES", 150)
+	p := startProgram(t, t.TempDir(), "--embedder", "hash/384")
+	dir := filepath.Join(shared, "data", "streams", "docs-stream-a")
+	got := invoke(t, nil, "", "eval", "freshness", "--server", p.base, "--data", t.TempDir(), "--stream", filepath.Join(dir, "changes.jsonl.gz"), "--probes", filepath.Join(dir, "probes.jsonl.gz"),
+		"--limit", fmt.Sprint(changes), "--slo", "outdated_rate=0,came_back=0,fresh_recall>=0.9", "--json")
+	var out struct {
+		Changes struct{ Sent, Watched int }
+		Answers struct{ Questions int }
+	}
+	if err := json.Unmarshal([]byte(got.out), &out); err != nil || got.code != exitDone {
+		t.Fatalf("%v: %+v", err, got)
+	}
+	if out.Changes.Sent < changes || out.Changes.Watched < changes/4 || out.Answers.Questions == 0 {
+		t.Errorf("%+v", out)
+	}
+}
