@@ -29,7 +29,7 @@ Every document is whole and at one version; the index goes on changing meanwhile
 		examples: []example{
 			{"what answers now", "liverag export --out chunks.parquet"},
 			{"another generation", "liverag export --generation trial --out trial.parquet"},
-			{"in a notebook", `python3 -c 'import pandas; print(pandas.read_parquet("chunks.parquet")[["document","tokens","text"]])'`},
+			{"look at it from Python", `liverag export --out chunks.parquet && python3 -c 'import pandas; print(pandas.read_parquet("chunks.parquet"))'`},
 		},
 		settings: clientSettings,
 		setup: func(fs *flag.FlagSet) action {
