@@ -20,10 +20,53 @@ const Live = "live"
 
 // control is the value of the register: which generations there are, and which one is live. Every process on the same log follows it.
 type control struct {
-	Format      int             `json:"format"`
-	Live        string          `json:"live"`
-	Previous    string          `json:"previous,omitempty"`
+	Format int    `json:"format"`
+	Live   string `json:"live"`
+	// Previous was live before the last promote that was not taken back; Earlier before those before it, oldest first.
+	Previous string   `json:"previous,omitempty"`
+	Earlier  []string `json:"earlier,omitempty"`
+	// Moves counts promotes and rollbacks.
+	Moves       int64           `json:"moves,omitempty"`
 	Generations map[string]Spec `json:"generations"`
+}
+
+// earlierKept is how many promotes can be taken back, beside the last one.
+const earlierKept = 15
+
+// promote makes a generation the live one.
+func (c *control) promote(name string) {
+	if c.Previous != "" {
+		c.Earlier = append(c.Earlier, c.Previous)
+		c.Earlier = c.Earlier[max(0, len(c.Earlier)-earlierKept):]
+	}
+	c.Previous, c.Live = c.Live, name
+	c.Moves++
+}
+
+// rollBack takes the last promote back: what is taken back is forgotten, so that the next one goes further.
+func (c *control) rollBack() {
+	c.Live, c.Previous = c.Previous, ""
+	if n := len(c.Earlier); n > 0 {
+		c.Previous, c.Earlier = c.Earlier[n-1], c.Earlier[:n-1]
+	}
+	c.Moves++
+}
+
+// forget takes a generation out of what can be gone back to. A promote between the same generation before and after is none any more.
+func (c *control) forget(name string) {
+	var way []string
+	for _, earlier := range append(slices.Clone(c.Earlier), c.Previous) {
+		if earlier != "" && earlier != name && (len(way) == 0 || way[len(way)-1] != earlier) {
+			way = append(way, earlier)
+		}
+	}
+	if n := len(way); n > 0 && way[n-1] == c.Live {
+		way = way[:n-1]
+	}
+	c.Earlier, c.Previous = nil, ""
+	if n := len(way); n > 0 {
+		c.Earlier, c.Previous = way[:n-1], way[n-1]
+	}
 }
 
 const controlFormat = 1
@@ -75,6 +118,12 @@ var (
 	ErrNoPrevious = errors.New("nothing to roll back to")
 	// ErrRecipe: the recipe can't be built.
 	ErrRecipe = errors.New("bad recipe")
+	// ErrCondition: a condition of a promote that can't be read.
+	ErrCondition = errors.New("bad condition")
+	// ErrNoEvidence: there is nothing to measure a promote's conditions on.
+	ErrNoEvidence = errors.New("conditions can't be measured")
+	// ErrMoved: another generation became live while a promote's conditions were measured.
+	ErrMoved = errors.New("live moved meanwhile")
 	// ErrPartial: a generation of a part of the log can't answer for the corpus.
 	ErrPartial = errors.New("generation is partial")
 	// ErrExtent: a part of the log, or of the model's time, that can't be.
@@ -300,6 +349,11 @@ func describe(r vectordb.Recipe) string {
 
 // Promote moves the alias live to a generation that has caught up, in one step.
 func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
+	return x.promote(ctx, name, nil)
+}
+
+// promote is Promote; against, if not nil, is the generation that has to be live still.
+func (x *Indexer) promote(ctx context.Context, name string, against *generation) (Info, error) {
 	if err := x.promotable(ctx, name); err != nil {
 		return Info{}, err
 	}
@@ -308,6 +362,8 @@ func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
 		switch {
 		case !ok || spec.Desired == drop:
 			return fmt.Errorf("%w: %s", ErrNotFound, name)
+		case against != nil && (c.Live != against.name || c.Generations[c.Live].Group != against.group):
+			return fmt.Errorf("%w: %s was measured against %s, and %s is live now; nothing was promoted: ask again", ErrMoved, name, against.name, c.Live)
 		case c.Live == name:
 			return errUnchanged
 		case spec.Partial():
@@ -315,7 +371,7 @@ func (x *Indexer) Promote(ctx context.Context, name string) (Info, error) {
 		case spec.Desired != Run:
 			return fmt.Errorf("%w: %s was stopped", ErrNotCaughtUp, name)
 		}
-		c.Previous, c.Live = c.Live, name
+		c.promote(name)
 		return nil
 	})
 	if err != nil {
@@ -351,20 +407,20 @@ func (x *Indexer) promotable(ctx context.Context, name string) error {
 	return nil
 }
 
-// Previous is the generation that Rollback would move the alias back to; empty if there is none.
-func (x *Indexer) Previous() string {
+// Moved tells whether the alias was ever moved, by a promote or a rollback.
+func (x *Indexer) Moved() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.control.Previous
+	return x.control.Moves > 0 || x.control.Previous != "" // which those that count no moves have written
 }
 
-// Rollback moves the alias back to where it was before the last promote.
+// Rollback takes the last promote back: the alias moves to where it was before. Another one takes back the promote before that, and so on, until there is none.
 func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
 	x.mu.Lock()
 	name := x.control.Previous
 	x.mu.Unlock()
 	if name == "" || x.lookup(name) == nil {
-		return Info{}, ErrNoPrevious
+		return Info{}, fmt.Errorf("%w: no promote is left to be taken back; promote lets any generation answer", ErrNoPrevious)
 	}
 	if err := x.promotable(ctx, name); err != nil {
 		return Info{}, err
@@ -373,7 +429,7 @@ func (x *Indexer) Rollback(ctx context.Context) (Info, error) {
 		if spec, ok := c.Generations[name]; !ok || spec.Desired != Run || c.Previous != name {
 			return fmt.Errorf("%w: somebody else changed the generations; look again", ErrNoPrevious)
 		}
-		c.Previous, c.Live = c.Live, name
+		c.rollBack()
 		return nil
 	})
 	if err != nil {
@@ -394,9 +450,7 @@ func (x *Indexer) Drop(ctx context.Context, name string) error {
 		}
 		spec.Desired = drop
 		c.Generations[name] = spec
-		if c.Previous == name {
-			c.Previous = ""
-		}
+		c.forget(name)
 		return nil
 	})
 	if err != nil {

@@ -235,16 +235,42 @@ func (x *Indexer) setGeneration(desired Desired) echo.HandlerFunc {
 }
 
 func (x *Indexer) promoteGeneration(c echo.Context) error {
-	// A condition that is not understood must not be taken for one that holds.
-	var conditions map[string]json.RawMessage
-	err := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, 1<<20)).Decode(&conditions)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
-		return problem.New(http.StatusBadRequest, "invalid", "the body is not a JSON object: %v", err)
-	case len(conditions) > 0:
-		return problem.New(http.StatusBadRequest, "unsupported", "a promote takes no conditions; nothing was promoted")
+	conditions, err := readGate(http.MaxBytesReader(c.Response(), c.Request().Body, 1<<20))
+	if err != nil {
+		return err
 	}
-	return answer(c, http.StatusOK)(x.Promote(c.Request().Context(), c.Param("name")))
+	info, measured, err := x.PromoteIf(c.Request().Context(), c.Param("name"), conditions)
+	if err != nil {
+		return asProblem(err)
+	}
+	return c.JSON(http.StatusOK, promoted{info, measured})
+}
+
+// promoted is the answer to a promote.
+type promoted struct {
+	Info
+	Gate []Measured `json:"gate,omitempty"`
+}
+
+// readGate reads the body of a promote: nothing, or {"gate":{"ndcg@10":">=0"}}. A condition that is not understood must not be taken for one that holds.
+func readGate(body io.Reader) (map[string]string, error) {
+	var members map[string]json.RawMessage
+	switch err := json.NewDecoder(body).Decode(&members); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, problem.New(http.StatusBadRequest, "invalid", "the body is not a JSON object: %v", err)
+	}
+	var conditions map[string]string
+	for name, value := range members {
+		if name != "gate" {
+			return nil, problem.New(http.StatusBadRequest, "unsupported", "a promote takes the member gate, and not %s; nothing was promoted", name)
+		}
+		if err := json.Unmarshal(value, &conditions); err != nil || len(conditions) == 0 {
+			return nil, problem.New(http.StatusBadRequest, "invalid", `gate holds a condition for each metric, like {"ndcg@10":">=0","recall@10":">=-0.01"}; nothing was promoted`)
+		}
+	}
+	return conditions, nil
 }
 
 func (x *Indexer) rollback(c echo.Context) error {
@@ -280,6 +306,9 @@ func asProblem(err error) error {
 		{ErrExists, http.StatusConflict, "generation_exists"},
 		{ErrPartial, http.StatusConflict, "partial"},
 		{ErrExtent, http.StatusBadRequest, "invalid"},
+		{ErrCondition, http.StatusBadRequest, "invalid"},
+		{ErrNoEvidence, http.StatusConflict, "gate_unavailable"},
+		{ErrMoved, http.StatusConflict, "live_changed"},
 		{ErrNotCaughtUp, http.StatusConflict, "not_caught_up"},
 		{ErrInUse, http.StatusConflict, "generation_in_use"},
 		{ErrUnusable, http.StatusConflict, "generation_failed"},
@@ -294,6 +323,10 @@ func asProblem(err error) error {
 		if errors.Is(err, known.err) {
 			return problem.New(known.status, known.code, "%v", err)
 		}
+	}
+	if failed := (*GateError)(nil); errors.As(err, &failed) {
+		return &problem.Error{Status: http.StatusConflict, Code: "gate_failed", Detail: failed.Error(), Err: err,
+			More: map[string]any{"candidate": failed.Candidate, "live": failed.Live, "gate": failed.Measured}}
 	}
 	if away, retryAfter := temporary(err); away {
 		code, what := "model_unavailable", "model"

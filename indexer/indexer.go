@@ -50,6 +50,8 @@ type Config struct {
 	Groups stream.Groups
 	// MaxInFlightBytes bounds what has been read and is not yet applied, for each generation. Defaults to 64 MiB.
 	MaxInFlightBytes int64
+	// Gate measures what a promote may be made to depend on. nil: nothing does.
+	Gate Gate
 	// SLO is the freshness that is promised. Defaults to 2 s for 99 % of changes.
 	SLO SLO
 	// Logger defaults to slog.Default().

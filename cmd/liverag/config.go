@@ -59,6 +59,7 @@ type Config struct {
 	Freshness FreshnessConfig `name:"freshness"`
 	Indexer   IndexerConfig   `name:"indexer"`
 	Cache     CacheConfig     `name:"cache"`
+	Evals     EvalsConfig     `name:"evals"`
 
 	LogLevel  string `name:"log_level" oneof:"debug info warn error" doc:"The least severe messages that are written to standard error."`
 	LogFormat string `name:"log_format" oneof:"text json" doc:"How messages are written."`
@@ -212,6 +213,11 @@ type SLOConfig struct {
 // IndexerConfig bounds the pipeline.
 type IndexerConfig struct {
 	MaxInFlightBytes config.Bytes `name:"max_in_flight_bytes" min:"1MiB" doc:"Changes being indexed at once, in bytes. Above it partitions pause."`
+}
+
+// EvalsConfig is what answers are measured on.
+type EvalsConfig struct {
+	Questions string `name:"questions" doc:"File of questions with their right documents, on which a promote's gate is measured: a JSON object a line, {\"query\": …, \"documents\": [ids]}. It is read whenever it is needed. Empty: a promote with a gate is refused."`
 }
 
 // CacheConfig bounds the cache of vectors.

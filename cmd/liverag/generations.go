@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/chunker/external"
+	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -155,20 +156,24 @@ func oneName(c *call, verb string) (string, error) {
 }
 
 // moveAlias makes a call that moves live, and says to where.
-func moveAlias(ctx context.Context, c *call, path string) error {
+func moveAlias(ctx context.Context, c *call, path string, body any, timeout time.Duration) error {
 	begin := time.Now()
 	var raw json.RawMessage
-	if err := c.client(ctx).do(ctx, "POST", path, nil, &raw, options{}); err != nil {
+	if err := c.client(ctx).do(ctx, "POST", path, body, &raw, options{timeout: timeout}); err != nil {
 		return withGenerationHint(err)
 	}
 	if c.JSON {
 		c.Out.Printf("%s\n", strings.TrimSpace(string(raw)))
 		return nil
 	}
-	var g generation
+	var g struct {
+		generation
+		Gate []indexer.Measured `json:"gate"`
+	}
 	if err := json.Unmarshal(raw, &g); err != nil {
 		return fmt.Errorf("the server does not answer like liverag: %w", err)
 	}
+	printMeasured(c.Out, g.Gate)
 	c.Out.Printf("%s answers now (%s), after %s\n", c.Out.good(plain(g.Name)), g.recipe(), short(time.Since(begin)))
 	return nil
 }

@@ -218,7 +218,7 @@ func (t *tour) again(ctx context.Context, held holding, all []indexer.Info) erro
 	}
 	wanted, behind := t.second(all[0].Recipe)
 	waiting := slices.IndexFunc(all, func(info indexer.Info) bool { return behind && len(info.Alias) == 0 && info.Recipe == wanted })
-	if waiting >= 0 && t.system.indexer.Previous() == "" { // nobody has promoted, nor taken back, anything
+	if waiting >= 0 && !t.system.indexer.Moved() { // nobody has promoted, nor taken back, anything
 		t.step(3, "Replay: the second index of the last run, by "+wanted.Embedder.Model)
 		if err := t.decide(ctx, t.replay(ctx, all[waiting])); err != nil {
 			return err

@@ -96,6 +96,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		Log: s.log, DeadLetters: s.log, Letters: s.log, Register: s.log.Control(), Store: s.store,
 		Shared: shared, Observe: shared && !d.index, Groups: s.log,
 		Build: s.models.build, Recipe: first, RecipeAsked: asked, MaxInFlightBytes: memoryShare(int64(cfg.Indexer.MaxInFlightBytes), 20),
+		Gate:   s.gate(cfg.Evals.Questions),
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -36,6 +37,8 @@ type Error struct {
 	Title string
 	// Detail says what was wrong this time and what to do next. It goes to the caller.
 	Detail string
+	// More are members of the body beside those that every problem has, as RFC 9457 allows: figures, say, that a program wants. A name of the others' is without effect. Default: none.
+	More map[string]any
 	// RetryAfter is sent as the header of that name, rounded up to seconds. Default: the header is not sent.
 	RetryAfter time.Duration
 	// Err is the cause. It goes to the log, never to the caller.
@@ -102,21 +105,16 @@ func fromEcho(he *echo.HTTPError) *Error {
 	return e
 }
 
-type body struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	Code   string `json:"code"`
-}
-
 // Write renders the problem.
 func (e *Error) Write(w http.ResponseWriter) error {
 	title := e.Title
 	if title == "" {
 		title = strings.ReplaceAll(e.Code, "_", " ")
 	}
-	b, err := json.Marshal(body{Type: TypePrefix + e.Code, Title: title, Status: e.Status, Detail: e.Detail, Code: e.Code})
+	body := map[string]any{}
+	maps.Copy(body, e.More)
+	maps.Copy(body, map[string]any{"type": TypePrefix + e.Code, "title": title, "status": e.Status, "detail": e.Detail, "code": e.Code})
+	b, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
