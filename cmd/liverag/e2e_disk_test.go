@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // ownMounts names the test that a process with mounts of its own was started for.
@@ -254,4 +256,96 @@ func TestAFullDisk(t *testing.T) {
 	p.kill()
 	p = startProgram(t, data)
 	kept.check(t, p)
+}
+
+// keepOut makes a directory one that the command may not touch. Root may touch everything that belongs to a user of its own name space, so it gets one without the owner.
+func keepOut(t *testing.T, dir string, cmd *exec.Cmd) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Skipf("root here owns nothing but its own files: %v", err)
+		}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
+		}
+	}
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
+}
+
+// TestADataDirectoryThatCannotBeUsed: one error, which names the path and the cause, and says what to do.
+func TestADataDirectoryThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	if !withOwnMounts(t) {
+		return
+	}
+	mounted := func(used bool) func(t *testing.T, dir string, _ *exec.Cmd) string {
+		return func(t *testing.T, dir string, _ *exec.Cmd) string {
+			mountDisk(t, dir, 64<<20)
+			if used {
+				startProgram(t, dir).stop()
+			}
+			if err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			return filepath.Join(dir, "log")
+		}
+	}
+	const away, writable, allowed = "move that file away, or choose another directory with --data", "mount it writable, or choose another directory with --data",
+		`let the user who runs liverag \(user id \d+\) read and write `
+	for _, test := range []struct {
+		name        string
+		make        func(t *testing.T, dir string, cmd *exec.Cmd) (path string)
+		cause, hint string
+	}{
+		{"a file", func(t *testing.T, dir string, _ *exec.Cmd) string {
+			write(t, filepath.Dir(dir), filepath.Base(dir), []byte("no directory"))
+			return dir
+		}, "not a directory", away},
+		{"a file where the log belongs", func(t *testing.T, dir string, _ *exec.Cmd) string {
+			write(t, dir, "log", []byte("no directory"))
+			return filepath.Join(dir, "log")
+		}, "not a directory", away},
+		{"a file where the store belongs", func(t *testing.T, dir string, _ *exec.Cmd) string {
+			write(t, dir, "store", []byte("no directory"))
+			return filepath.Join(dir, "store")
+		}, "not a directory", away},
+		{"a read-only disk", mounted(false), "read-only file system", writable},
+		{"a read-only disk that was used", mounted(true), "read-only file system", writable},
+		{"somebody else's, empty", func(t *testing.T, dir string, cmd *exec.Cmd) string {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			keepOut(t, dir, cmd)
+			return filepath.Join(dir, "log")
+		}, "permission denied", allowed},
+		{"somebody else's store", func(t *testing.T, dir string, cmd *exec.Cmd) string {
+			startProgram(t, dir).stop()
+			keepOut(t, filepath.Join(dir, "store", "documents"), cmd)
+			return filepath.Join(dir, "store", "documents")
+		}, "permission denied", allowed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			var said strings.Builder
+			cmd := liverag(t, "up", "--data", dir, "--listen", "127.0.0.1:0", "--embedder", "hash/384")
+			cmd.Stderr = &said
+			path := test.make(t, dir, cmd)
+			began := time.Now()
+			watchdog := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			err := cmd.Run()
+			watchdog.Stop()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+				t.Errorf("it ends with %v after %s, not with exit code 1", err, time.Since(began))
+			}
+			lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+			if len(lines) != 2 || !strings.Contains(lines[0], path) || !strings.HasSuffix(lines[0], test.cause) || !regexp.MustCompile(test.hint).MatchString(lines[1]) {
+				t.Errorf("it says %q; want one line with %s and %q, and one with %q", lines, path, test.cause, test.hint)
+			}
+		})
+	}
 }

@@ -63,7 +63,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	s := &system{metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = unusable(errors.Join(err, s.Close()), cfg.Data)
 		}
 	}()
 	if err := os.MkdirAll(cfg.Data, 0o755); err != nil {
