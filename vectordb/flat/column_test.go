@@ -176,7 +176,7 @@ func FuzzReplay(f *testing.F) {
 		if err := p.prepare(); err != nil {
 			f.Fatal(err)
 		}
-		c, _, err := resolve(g.view.Load(), &p, 1, false)
+		c, _, err := resolve(g.view.Load(), &p, 1, 1, false)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -39,13 +39,16 @@ type Options struct {
 	SegmentBytes int
 	// SealIdle is how long a memtable that is an eighth full may go without a write until it becomes a segment. Default 3s.
 	SealIdle time.Duration
-	// TombstoneRetention is how long a delete is remembered, so that an older version that arrives late stays away. Default 7 days.
+	// TombstoneRetention is how long a delete is remembered at least, so that an older version that arrives late stays away. Of the time for which the store is closed
+	// a day counts at most, so that a clock that was set forward takes nothing away. Default 7 days.
 	TombstoneRetention time.Duration
 	// NoSync leaves fsync of the log out, for tests. Default false.
 	NoSync bool
 
 	// fs is the disk. Default: the real one.
 	fs fileSystem
+	// wall is the clock on the wall. Default: time.Now.
+	wall func() time.Time
 	// retryAfter is how long the background waits after a failure. Default 1s.
 	retryAfter time.Duration
 	// verifyAtOnce is how many bytes of segments are checked before a generation opens; more are checked afterwards. Default 256 MiB.
@@ -79,6 +82,9 @@ func (o Options) withDefaults() *Options {
 	}
 	if o.fs == nil {
 		o.fs = disk{}
+	}
+	if o.wall == nil {
+		o.wall = time.Now
 	}
 	return &o
 }

@@ -25,6 +25,8 @@ type generation struct {
 	dir     string
 	fs      fileSystem
 	options *Options
+	// age is the time by which tombstones grow old.
+	age age
 
 	// view is what readers see; nil once the generation is closed or dropped.
 	view atomic.Pointer[view]
@@ -41,6 +43,7 @@ type generation struct {
 	frame      []byte
 	checkpoint map[int32]int64
 	size
+	newestGone int64 // the age's time of the newest tombstone; 0: there is none
 	// durable is what the segments hold.
 	durable  checkpoint
 	sealing  error         // why the last attempt failed
@@ -264,9 +267,13 @@ func openGeneration(fs fileSystem, dir string, options *Options) (_ *generation,
 		}
 		segments = append(segments, s)
 		for i := range s.rows {
+			without := s.rows[i].flags&rowDeleted != 0 || s.rows[i].version == 0
+			if without {
+				g.newestGone = max(g.newestGone, s.rows[i].searchable)
+			}
 			if i/8 < len(ms.Dead) && ms.Dead[i/8]&(1<<(i%8)) != 0 {
 				s.dead[i].Store(1)
-			} else if s.rows[i].flags&rowDeleted != 0 || s.rows[i].version == 0 {
+			} else if without {
 				g.tombstones++
 			}
 		}
@@ -315,6 +322,7 @@ func openGeneration(fs fileSystem, dir string, options *Options) (_ *generation,
 	if err := g.verify(); err != nil {
 		return nil, err
 	}
+	g.age = newAge(options.wall(), g.newestGone)
 	g.publish()
 	g.start()
 	return g, nil

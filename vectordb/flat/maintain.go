@@ -412,7 +412,7 @@ func (c *candidate) holds(keys []string) (found bool) {
 func (g *generation) merge(ctx context.Context, pick func([]candidate) []*segment) (did bool, err error) {
 	g.mergeMu.Lock()
 	defer g.mergeMu.Unlock()
-	before := time.Now().Add(-g.options.TombstoneRetention).UnixMicro()
+	before := g.age.now() - g.options.TombstoneRetention.Microseconds()
 	g.mu.Lock()
 	set, durable := g.set, g.durable.seq
 	set.retain()

@@ -39,7 +39,7 @@ type row struct {
 	seq     uint64
 	version int64
 	deleted bool
-	// searchable is when it was written, in microseconds.
+	// searchable is when it was written, in microseconds: by the wall clock, or by the generation's age if it has no content.
 	searchable int64
 	// first and n are its entries.
 	first, n uint32

@@ -8,7 +8,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -149,10 +148,10 @@ func (g *generation) apply(ctx context.Context, writes []prepared, check map[int
 		return err
 	}
 	v := g.view.Load()
-	now := time.Now().UnixMicro()
+	now, aged := g.options.wall().UnixMicro(), g.age.now()
 	changes := make([]change, 0, len(writes))
 	for i := range writes {
-		c, ok, err := resolve(v, &writes[i], now, rewrite)
+		c, ok, err := resolve(v, &writes[i], now, aged, rewrite)
 		if err != nil {
 			return err
 		}
@@ -193,8 +192,8 @@ func advances(have, check map[int32]int64) bool {
 	return false
 }
 
-// resolve decides what a revision changes. ok is false if that is nothing.
-func resolve(v *view, p *prepared, now int64, rewrite bool) (c change, ok bool, err error) {
+// resolve decides what a revision changes. ok is false if that is nothing. What has no content is as of aged, the time by which it will be forgotten.
+func resolve(v *view, p *prepared, now, aged int64, rewrite bool) (c change, ok bool, err error) {
 	r := &p.rev
 	c.old = v.locate(r.Key)
 	old := &c.old.row
@@ -210,7 +209,7 @@ func resolve(v *view, p *prepared, now int64, rewrite bool) (c change, ok bool, 
 		c.row.access = appendAccess(nil, access)
 	}
 	c.row.key = r.Key
-	c.row.searchable = now
+	c.row.searchable = aged
 	if !newContent {
 		c.row.version = old.version
 		err := c.carry()
@@ -222,6 +221,7 @@ func resolve(v *view, p *prepared, now int64, rewrite bool) (c change, ok bool, 
 		c.rev = vectordb.Revision{Key: r.Key, Version: r.Version, Deleted: true, Access: access}
 		return c, true, nil
 	}
+	c.row.searchable = now
 	if p.meta == nil {
 		if err := p.prepare(); err != nil {
 			return c, false, err
@@ -502,6 +502,7 @@ func (g *generation) recount(c *change) {
 // count adds a row that lives from now on to the generation's size.
 func (g *generation) count(c *change) {
 	if c.row.version == 0 || c.row.deleted {
+		g.newestGone = max(g.newestGone, c.row.searchable)
 		g.tombstones++
 		return
 	}
