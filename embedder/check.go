@@ -61,6 +61,25 @@ func TokenizerOf(e Embedder) (Tokenizer, bool) {
 	}
 }
 
+// Truncater is implemented by models that read the beginning of an input over MaxInput, exactly as many tokens as they can, where others refuse it.
+type Truncater interface {
+	Truncates()
+}
+
+// truncates tells whether a model under any number of wrappers does that.
+func truncates(e Embedder) bool {
+	for {
+		if _, ok := e.(Truncater); ok {
+			return true
+		}
+		w, ok := e.(Wrapper)
+		if !ok {
+			return false
+		}
+		e = w.Unwrap()
+	}
+}
+
 // bytesAToken is the rule of thumb for English where a model has no tokenizer here.
 const bytesAToken = 4
 

@@ -21,7 +21,8 @@ type LongPolicy string
 const (
 	// LongSplit embeds the input in pieces; its vector is their mean, weighted by their tokens and scaled to unit length.
 	LongSplit LongPolicy = "split"
-	// LongTruncate embeds the beginning, as much as the model reads. What is left out is never found; it is counted.
+	// LongTruncate embeds the beginning, as much as the model reads: to the token where the model does it itself (see [Truncater]), else to the end of a word. What is left
+	// out is never found; it is counted.
 	LongTruncate LongPolicy = "truncate"
 	// LongReject refuses the input with ErrInputTooLong.
 	LongReject LongPolicy = "reject"
@@ -43,6 +44,9 @@ func Long(inner Embedder, policy LongPolicy) (*LongInputs, error) {
 		}
 		l.count = t.CountTokens
 		l.name += "+long=" + string(policy)
+		if l.itself = policy == LongTruncate && truncates(inner); l.itself {
+			l.name += "/2" // of the first version, which ended with a word
+		}
 	}
 	return l, nil
 }
@@ -54,6 +58,7 @@ type LongInputs struct {
 	name   string
 	most   int
 	count  func(string) int
+	itself bool // the model truncates, not we
 
 	long atomic.Int64
 }
@@ -92,6 +97,8 @@ func (l *LongInputs) Embed(ctx context.Context, role Role, inputs []string) ([][
 		var cut []string
 		if tokens > l.most {
 			long++
+		}
+		if tokens > l.most && !l.itself {
 			switch l.policy {
 			case LongReject:
 				l.long.Add(1)
@@ -118,6 +125,9 @@ func (l *LongInputs) Embed(ctx context.Context, role Role, inputs []string) ([][
 	}
 	vectors, err := l.inner.Embed(ctx, role, pieces)
 	if first == nil {
+		if err == nil {
+			l.long.Add(int64(long))
+		}
 		return vectors, err
 	}
 	first = append(first, len(pieces))

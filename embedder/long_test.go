@@ -135,6 +135,40 @@ func TestLongSplitExtremes(t *testing.T) {
 	}
 }
 
+// beginning reads as many tokens as it can of whatever it is given.
+type beginning struct{ small }
+
+func (beginning) Truncates() {}
+
+func (b beginning) Embed(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, error) {
+	*b.read = append(*b.read, inputs...)
+	return b.Hash.Embed(ctx, role, inputs)
+}
+
+// A model that truncates by itself gets the whole input: where it ends is for it to say, in the middle of a word if need be.
+func TestLongTruncateByTheModelItself(t *testing.T) {
+	read := new([]string)
+	l, err := embedder.Long(embedder.Batch(beginning{small{embedder.NewHash(64), t, 5, read}}, embedder.BatchConfig{}), embedder.LongTruncate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputs := []string{"one two", "one two three four five six"}
+	if _, err := l.Embed(t.Context(), embedder.Index, inputs); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(*read, inputs) || l.LongInputs() != 1 || l.Name() != "small/1+long=truncate/2" {
+		t.Errorf("%s read %q, %d long", l.Name(), *read, l.LongInputs())
+	}
+	split, err := embedder.Long(beginning{small{embedder.NewHash(64), t, 5, read}}, embedder.LongSplit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*read = nil
+	if _, err := split.Embed(t.Context(), embedder.Index, inputs); err != nil || len(*read) != 3 {
+		t.Errorf("split, it read %q, %v", *read, err)
+	}
+}
+
 func TestLongTruncate(t *testing.T) {
 	l, read := newLong(t, 5, embedder.LongTruncate)
 	if _, err := l.Embed(t.Context(), embedder.Index, []string{"a b c d e f", "x", "g h i j"}); err != nil {
