@@ -24,9 +24,15 @@ type Comparison struct {
 	// P is the two-sided p-value of a paired permutation test: how often a difference at least as large comes about
 	// if for each query a coin decides which of the two values is whose. Small means that it is hardly chance.
 	P float64 `json:"p"`
+	// Low and High are the ends of the 95 % interval of Difference, by the percentiles of a paired bootstrap: what the difference might have been with
+	// other queries of the same sort. Where zero is between them, either may be the better one.
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
 }
 
 const (
+	// resamples is how often the queries are drawn anew, with replacement, for the interval.
+	resamples = 10_000
 	// permutations is how many sign changes are drawn; where all of them are fewer, each is tried once and P is exact.
 	permutations = 1 << 14
 	// equal is the difference below which two values of one query count as the same.
@@ -52,9 +58,11 @@ func Compare(a, b Report) ([]Comparison, error) {
 		}
 		c := Comparison{Metric: metric, Queries: len(queries), A: a.Mean[metric], B: b.Mean[metric]}
 		c.Difference = c.B - c.A
-		var differences []float64
-		for _, query := range queries {
+		var differences []float64 // without ties, which no change of sign alters
+		all := make([]float64, len(queries))
+		for i, query := range queries {
 			d := b.Queries[query][metric] - a.Queries[query][metric]
+			all[i] = d
 			switch {
 			case math.Abs(d) < equal:
 				c.Ties++
@@ -67,6 +75,7 @@ func Compare(a, b Report) ([]Comparison, error) {
 			differences = append(differences, d)
 		}
 		c.P = permutationTest(differences)
+		c.Low, c.High = bootstrap(all)
 		comparisons = append(comparisons, c)
 	}
 	return comparisons, nil
@@ -112,4 +121,23 @@ func permutationTest(differences []float64) float64 {
 	}
 	// The observed assignment is one of all: counting it keeps P above zero, which no sample can rule out.
 	return float64(extreme+1) / float64(permutations+1)
+}
+
+// bootstrap gives the 2.5th and the 97.5th percentile of the mean of as many differences drawn with replacement.
+func bootstrap(differences []float64) (low, high float64) {
+	n := len(differences)
+	if n == 0 {
+		return 0, 0
+	}
+	draws := rand.New(rand.NewPCG(3, 4))
+	means := make([]float64, resamples)
+	for i := range means {
+		var sum float64
+		for range n {
+			sum += differences[draws.IntN(n)]
+		}
+		means[i] = sum / float64(n)
+	}
+	slices.Sort(means)
+	return means[resamples*25/1000], means[resamples*975/1000-1]
 }

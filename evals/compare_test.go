@@ -75,3 +75,26 @@ func TestCompareRefuses(t *testing.T) {
 		t.Errorf("another query: %v", err)
 	}
 }
+
+func TestCompareInterval(t *testing.T) {
+	// Differences of 0 and 1 in equal parts: the mean of 400 draws has a standard error of 0.5/20, so the interval is 0.5 ± 1.96 · 0.025.
+	a, b := make([]float64, 400), make([]float64, 400)
+	for i := range b {
+		b[i] = float64(i % 2)
+	}
+	got, err := Compare(reportOf(a...), reportOf(b...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := got[0]; math.Abs(c.Low-.451) > .004 || math.Abs(c.High-.549) > .004 {
+		t.Errorf("from %v to %v, want 0.451 to 0.549", c.Low, c.High)
+	}
+	// Ties count: without them the interval of a single win would be that win.
+	got, err = Compare(reportOf(0, 0, 0, 0), reportOf(1, 0, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := got[0]; c.Low != 0 || c.High < .5 || c.High > .9 {
+		t.Errorf("one win and three ties: from %v to %v", c.Low, c.High)
+	}
+}

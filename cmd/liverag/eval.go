@@ -52,6 +52,7 @@ func evalVerbs() []verb {
 		evalRetrievalVerb(),
 		evalChunkingVerb(),
 		evalFreshnessVerb(),
+		evalCompareVerb(),
 		evalListVerb(),
 	}
 }
