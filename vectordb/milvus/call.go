@@ -143,6 +143,9 @@ func call[T any](ctx context.Context, s *Store, g *generation, what string, time
 		if kind == notLoaded || status.Code(err) == codes.Unavailable {
 			g.shake()
 		}
+		if kind == notLoaded {
+			g.unload()
+		}
 		switch kind {
 		case missing:
 			s.forget(g)
@@ -166,6 +169,22 @@ func call[T any](ctx context.Context, s *Store, g *generation, what string, time
 		case <-ctx.Done():
 			return none, ctx.Err()
 		case <-time.After(pause):
+		}
+	}
+}
+
+// reading is call for what reads: an answer that can't be believed yet is waited for.
+func reading[T any](ctx context.Context, s *Store, g *generation, what string, do func(context.Context) (T, error)) (T, error) {
+	for {
+		result, err := call(ctx, s, g, what, s.config.Timeouts.Read, do)
+		wait := g.unsettled(s.config.Timeouts.Settle)
+		if err != nil || wait <= 0 {
+			return result, err
+		}
+		select {
+		case <-ctx.Done():
+			return result, ctx.Err()
+		case <-time.After(wait):
 		}
 	}
 }

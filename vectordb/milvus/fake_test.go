@@ -124,6 +124,7 @@ func (f *faulty) serve(t *testing.T, timeouts Timeouts) (*Store, error) {
 	milvuspb.RegisterMilvusServiceServer(server, f)
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(server.Stop)
+	timeouts.Settle = max(timeouts.Settle, time.Nanosecond) // only one test waits for it
 	s, err := Open(t.Context(), Config{Address: l.Addr().String(), Corpus: "c", Token: "secret", Timeouts: timeouts})
 	if err == nil {
 		t.Cleanup(func() { _ = s.Close() })
@@ -319,6 +320,39 @@ func TestReadsAfterAServerWasNotReady(t *testing.T) {
 	g.shaken.Store(time.Now().Add(-shakenFor).UnixNano())
 	if newest() {
 		t.Error("a read a while later waits for the newest state")
+	}
+}
+
+// What a server says right after it has loaded a collection is not believed: it is asked again.
+func TestReadsWaitUntilACollectionHasSettled(t *testing.T) {
+	var mu sync.Mutex
+	var asked []time.Time
+	f := &faulty{query: func() *commonpb.Status {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked = append(asked, time.Now()); len(asked) == 1 {
+			return &commonpb.Status{ErrorCode: commonpb.ErrorCode_UnexpectedError, Reason: "failed to query: collection not loaded[collection=7]"}
+		}
+		return fine
+	}}
+	const settle = time.Second
+	s, err := f.serve(t, Timeouts{Settle: settle})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Current(t.Context(), "g", []string{"a"}); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if n := len(asked); n < 3 || asked[n-1].Sub(asked[0]) < settle {
+		t.Errorf("it was asked %d times, the last one %s after it had not loaded the collection", n, asked[n-1].Sub(asked[0]))
+	}
+	asked = nil
+	mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	if _, err := s.Current(ctx, "g", []string{"a"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a caller that can't wait gets %v", err)
 	}
 }
 

@@ -86,6 +86,8 @@ type Timeouts struct {
 	Catalog time.Duration
 	// Load is how long to wait, and to try again, while a collection is not in the server's memory, as after a restart. Default 120s.
 	Load time.Duration
+	// Settle is how long after a collection was not in the server's memory nothing that is read from it is believed. Default 5s.
+	Settle time.Duration
 }
 
 func (c *Config) defaults() {
@@ -97,7 +99,7 @@ func (c *Config) defaults() {
 		to  time.Duration
 	}{
 		{&c.Timeouts.Dial, 5 * time.Second}, {&c.Timeouts.Read, 5 * time.Second}, {&c.Timeouts.Write, 20 * time.Second},
-		{&c.Timeouts.Catalog, 30 * time.Second}, {&c.Timeouts.Load, 120 * time.Second}, {&c.TombstoneRetention, 7 * 24 * time.Hour},
+		{&c.Timeouts.Catalog, 30 * time.Second}, {&c.Timeouts.Load, 120 * time.Second}, {&c.Timeouts.Settle, 5 * time.Second}, {&c.TombstoneRetention, 7 * 24 * time.Hour},
 	} {
 		if *t.set <= 0 {
 			*t.set = t.to
@@ -282,6 +284,8 @@ type generation struct {
 
 	// shaken is when a call last met a server that had lost the collection from its memory, or was not there; nanoseconds of the Unix time.
 	shaken atomic.Int64
+	// unloaded is when a call last met a server that did not have the collection in its memory, in the same unit.
+	unloaded atomic.Int64
 
 	// headless are revisions of which rows were found and, when the newest state was asked for, no head.
 	headless map[headless]time.Time
@@ -415,6 +419,15 @@ const shakenFor = 10 * time.Second
 
 // shake notes that the server was not ready.
 func (g *generation) shake() { g.shaken.Store(time.Now().UnixNano()) }
+
+// unload notes that the collection was not in the server's memory.
+func (g *generation) unload() { g.unloaded.Store(time.Now().UnixNano()) }
+
+// unsettled is how long it takes until what is read of the collection can be believed. A server that has just loaded one may answer without rows that it holds, for seconds, also a
+// read that asks for its newest state; an answer without them would be wrong, where one that waits is only late.
+func (g *generation) unsettled(settle time.Duration) time.Duration {
+	return settle - time.Since(time.Unix(0, g.unloaded.Load()))
+}
 
 // level is the consistency that a read needs where a bounded one is enough of a server that has been ready for a while.
 func (g *generation) level(wanted entity.ConsistencyLevel) entity.ConsistencyLevel {

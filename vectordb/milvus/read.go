@@ -30,7 +30,7 @@ const (
 
 // query asks for rows.
 func (s *Store) query(ctx context.Context, g *generation, level entity.ConsistencyLevel, expr string, fields ...string) (client.ResultSet, error) {
-	return call(ctx, s, g, "read", s.config.Timeouts.Read, func(ctx context.Context) (client.ResultSet, error) {
+	return reading(ctx, s, g, "read", func(ctx context.Context) (client.ResultSet, error) {
 		return s.client.Query(ctx, g.collection, nil, expr, fields, client.WithSearchQueryConsistencyLevel(g.level(level)))
 	})
 }
@@ -204,7 +204,7 @@ func (s *Store) Current(ctx context.Context, name string, keys []string) ([]vect
 
 // iterate calls page with all rows that an expression selects, some thousand at a time, in the order of their keys.
 func (s *Store) iterate(ctx context.Context, g *generation, expr string, fields []string, page func(client.ResultSet) error) error {
-	it, err := call(ctx, s, g, "read", s.config.Timeouts.Read, func(ctx context.Context) (*client.QueryIterator, error) {
+	it, err := reading(ctx, s, g, "read", func(ctx context.Context) (*client.QueryIterator, error) {
 		return s.client.QueryIterator(ctx, client.NewQueryIteratorOption(g.collection).WithExpr(expr).WithOutputFields(fields...).WithBatchSize(pageRows))
 	})
 	if err != nil {

@@ -186,7 +186,7 @@ func (x *search) look(ctx context.Context, l *leg, limit int, target string) err
 	if err != nil {
 		return err
 	}
-	results, err := call(ctx, x.s, x.g, "search", x.s.config.Timeouts.Read, func(ctx context.Context) ([]client.SearchResult, error) {
+	results, err := reading(ctx, x.s, x.g, "search", func(ctx context.Context) ([]client.SearchResult, error) {
 		return x.s.client.Search(ctx, x.g.collection, nil, expr, fields, []entity.Vector{l.vector}, l.field, entity.IP, limit, params,
 			client.WithSearchQueryConsistencyLevel(x.g.level(entity.ClBounded)))
 	})
