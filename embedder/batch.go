@@ -194,7 +194,19 @@ func (b *Batcher) Embed(ctx context.Context, role Role, inputs []string) ([][]fl
 	if c.err != nil {
 		return nil, c.err
 	}
+	usageOf(ctx).add(b.inner, inputs)
 	return c.vectors, nil
+}
+
+// Requests is how many requests so many inputs of so many tokens fill, at least.
+func (b *Batcher) Requests(inputs, tokens int64) int64 {
+	fill := func(n int64, most int) int64 {
+		if most <= 0 {
+			return 0
+		}
+		return (n + int64(most) - 1) / int64(most)
+	}
+	return max(fill(inputs, b.cfg.MaxInputs), fill(tokens, b.cfg.MaxTokens))
 }
 
 // dispatch starts every request that may start now. It needs mu.

@@ -70,12 +70,26 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 		}
 		missing, places, keys = append(missing, input), append(places, i), append(keys, key)
 	}
+	usage := usageOf(ctx)
+	if foresees(ctx) {
+		for _, i := range places {
+			vectors[i] = make([]float32, dim)
+			vectors[i][0] = 1 // nobody looks at it
+		}
+		usage.add(c.inner, missing)
+		return vectors, nil
+	}
 	c.hits.Add(hits)
 	if len(missing) == 0 {
+		usage.add(c.inner, nil)
 		return vectors, nil
 	}
 	c.misses.Add(int64(len(missing)))
-	got, err := c.inner.Embed(ctx, role, missing)
+	below := ctx
+	if usage != nil {
+		below = WithUsage(ctx, nil) // what is sent is noted here
+	}
+	got, err := c.inner.Embed(below, role, missing)
 	if err == nil {
 		// What is kept for years is looked at first.
 		err = Check(c.Name(), dim, len(missing), got)
@@ -83,6 +97,7 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 	if err != nil {
 		return nil, movedBlame(err, c.Name(), places)
 	}
+	usage.add(c.inner, missing)
 	for k, i := range places {
 		vectors[i] = got[k]
 		c.store.put(keys[k], got[k])

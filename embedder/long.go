@@ -143,10 +143,13 @@ func (l *LongInputs) Embed(ctx context.Context, role Role, inputs []string) ([][
 	if err := Check(l.name, l.Dim(), len(pieces), vectors); err != nil {
 		return nil, err
 	}
-	l.long.Add(int64(long))
+	if !foresees(ctx) {
+		l.long.Add(int64(long))
+	}
 	out := make([][]float32, len(inputs))
 	for i := range out {
 		a, z := first[i], first[i+1]
+		usageOf(ctx).pieces(inputs[i], pieces[a:z])
 		if z-a == 1 {
 			out[i] = vectors[a]
 			continue

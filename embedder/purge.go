@@ -13,16 +13,7 @@ type purgeKey struct{}
 // Purge takes the vectors of inputs out of the caches that e is wrapped in, in RAM and on disk, and returns how many there were. Inputs take the way that they take
 // to be embedded, so that pieces of long ones are found; nothing is embedded. Without a cache it does nothing.
 func Purge(ctx context.Context, e Embedder, role Role, inputs []string) (int, error) {
-	cached := false
-	for at := e; at != nil && !cached; {
-		_, cached = at.(*Cached)
-		wrapper, ok := at.(interface{ Unwrap() Embedder })
-		if !ok {
-			break
-		}
-		at = wrapper.Unwrap()
-	}
-	if !cached {
+	if !HasCache(e) {
 		return 0, nil
 	}
 	var removed atomic.Int64

@@ -15,6 +15,7 @@ type counts struct {
 	chunksReused   atomic.Int64
 	tokensEmbedded atomic.Int64
 	tokensReused   atomic.Int64
+	tokensBilled   atomic.Int64 // by the model's own tokenizer, context and prefixes included; counted where the model has a price
 	superseded     atomic.Int64 // changes that a newer one overtook before they were embedded
 	deadLetters    atomic.Int64
 	stale          atomic.Int64 // changes that the store had already

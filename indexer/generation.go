@@ -341,12 +341,16 @@ func (g *generation) lender() *lender {
 	if err != nil {
 		return nil
 	}
-	model := parts.Embedder.Name()
+	return x.lenderOf(g, parts.Embedder.Name())
+}
+
+// lenderOf finds a generation of a model, the live one if it is, for another one; nil: none.
+func (x *Indexer) lenderOf(borrower *generation, model string) *lender {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var found *lender
 	for _, other := range x.generations {
-		if other == g {
+		if other == borrower {
 			continue
 		}
 		other.mu.Lock()
@@ -437,8 +441,13 @@ func (g *generation) info() Info {
 	if uncounted == nil {
 		p.Documents, p.Chunks, info.Stats = int64(stats.Documents), int64(stats.Chunks), &stats
 	}
+	if g.indexer.config.Observe {
+		return info
+	}
+	p.Work = &Work{}
 	p.ChunksEmbedded, p.ChunksReused = g.counts.chunksEmbedded.Load(), g.counts.chunksReused.Load()
 	p.TokensEmbedded, p.TokensReused = g.counts.tokensEmbedded.Load(), g.counts.tokensReused.Load()
+	p.CostUSD = g.parts.cost(g.counts.tokensBilled.Load())
 	p.Superseded, p.DeadLetters = g.counts.superseded.Load(), g.counts.deadLetters.Load()
 	return info
 }

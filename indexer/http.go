@@ -24,6 +24,7 @@ func (x *Indexer) Routes(e *echo.Echo) {
 	e.GET("/changes/stream", x.streamChanges)
 	e.GET("/generations", x.listGenerations)
 	e.POST("/generations", x.createGeneration)
+	e.POST("/generations/plan", x.planGeneration)
 	e.GET("/generations/:name", x.getGeneration)
 	e.GET("/generations/:name/entries/stream", x.exportEntries)
 	e.DELETE("/generations/:name", x.dropGeneration)
@@ -205,7 +206,8 @@ func (r *createRequest) replay() (Replay, error) {
 	return out, nil
 }
 
-func (x *Indexer) createGeneration(c echo.Context) error {
+// readCreate reads the body of POST /generations and of POST /generations/plan.
+func readCreate(c echo.Context) (Replay, error) {
 	var request createRequest
 	decoder := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, 1<<20))
 	decoder.DisallowUnknownFields()
@@ -213,13 +215,17 @@ func (x *Indexer) createGeneration(c echo.Context) error {
 		var wrongType *json.UnmarshalTypeError
 		switch {
 		case errors.As(err, &wrongType):
-			return problem.New(http.StatusBadRequest, "wrong_type", "%s must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value)
+			return Replay{}, problem.New(http.StatusBadRequest, "wrong_type", "%s must be %s, not %s", wrongType.Field, wrongType.Type, wrongType.Value)
 		case errors.Is(err, io.EOF):
-			return problem.New(http.StatusBadRequest, "invalid", `the body is empty; it should be like {"recipe":{"chunker":{"strategy":"recursive","tokens":256}}}`)
+			return Replay{}, problem.New(http.StatusBadRequest, "invalid", `the body is empty; it should be like {"recipe":{"chunker":{"strategy":"recursive","tokens":256}}}`)
 		}
-		return problem.New(http.StatusBadRequest, "unsupported", "the body is no generation request: %v", err)
+		return Replay{}, problem.New(http.StatusBadRequest, "unsupported", "the body is no generation request: %v", err)
 	}
-	replay, err := request.replay()
+	return request.replay()
+}
+
+func (x *Indexer) createGeneration(c echo.Context) error {
+	replay, err := readCreate(c)
 	if err != nil {
 		return err
 	}
@@ -306,6 +312,7 @@ func asProblem(err error) error {
 		{ErrExists, http.StatusConflict, "generation_exists"},
 		{ErrPartial, http.StatusConflict, "partial"},
 		{ErrExtent, http.StatusBadRequest, "invalid"},
+		{ErrNothingLive, http.StatusServiceUnavailable, "not_ready"},
 		{ErrCondition, http.StatusBadRequest, "invalid"},
 		{ErrNoEvidence, http.StatusConflict, "gate_unavailable"},
 		{ErrMoved, http.StatusConflict, "live_changed"},

@@ -69,7 +69,14 @@ type Parts struct {
 	Embedder embedder.Embedder
 	// Allowance tells what the model's provider allows; nil if nobody limits it.
 	Allowance func() embedder.Allowance
+	// Here tells that the model runs on this machine, so that measuring its speed costs nothing.
+	Here bool
+	// Price is what a million of the model's tokens costs, in US dollars; 0: nothing, or not known.
+	Price float64
 }
+
+// cost is what so many of the model's tokens cost, in US dollars.
+func (p Parts) cost(tokens int64) float64 { return float64(tokens) * p.Price / 1e6 }
 
 func (p Parts) allowance() embedder.Allowance {
 	if p.Allowance == nil {
@@ -536,14 +543,20 @@ type Info struct {
 	Reconciling *Reconciling `json:"reconciling,omitempty"`
 }
 
-// Progress is what a generation's pipeline has done since this process started.
+// Progress is how far a generation is.
 type Progress struct {
-	Changes        int64   `json:"changes"`
-	Of             int64   `json:"of"`
-	Percent        float64 `json:"percent"`
-	ETA            string  `json:"eta,omitempty"`
-	Documents      int64   `json:"documents"`
-	Chunks         int64   `json:"chunks"`
+	Changes   int64   `json:"changes"`
+	Of        int64   `json:"of"`
+	Percent   float64 `json:"percent"`
+	ETA       string  `json:"eta,omitempty"`
+	Documents int64   `json:"documents"`
+	Chunks    int64   `json:"chunks"`
+	// Work is nil, and its members are absent, in a process that indexes nothing: it does not know what the others did.
+	*Work
+}
+
+// Work is what a generation's pipeline has done since this process started.
+type Work struct {
 	ChunksEmbedded int64   `json:"chunks_embedded"`
 	ChunksReused   int64   `json:"chunks_reused"`
 	TokensEmbedded int64   `json:"tokens_embedded"`

@@ -687,7 +687,8 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 		texts[i] = missing[i].text
 	}
 	for {
-		vectors, err := p.model(ctx, p.lane(t), texts)
+		usage := &embedder.Usage{CountTokens: p.parts.Price > 0}
+		vectors, err := p.model(embedder.WithUsage(ctx, usage), p.lane(t), texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -697,13 +698,22 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 				for _, entry := range missing[i].entries {
 					t.revision.Entries[entry].Vector = vectors[i]
 				}
+				if !usage.Sent(missing[i].text) {
+					continue // a cache had it
+				}
+				t.embedded++
 				t.tokens += t.revision.Entries[missing[i].entries[0]].Tokens
 			}
 			total := 0
 			for i := range t.revision.Entries {
 				total += t.revision.Entries[i].Tokens
 			}
-			t.embedded, t.reused = len(missing), len(t.revision.Entries)-len(missing)
+			t.reused = len(t.revision.Entries) - t.embedded
+			if usage.Traced() {
+				p.counts.tokensBilled.Add(usage.Tokens())
+			} else {
+				p.counts.tokensBilled.Add(int64(t.tokens))
+			}
 			p.counts.chunksEmbedded.Add(int64(t.embedded))
 			p.counts.addTokens(time.Now(), t.tokens)
 			p.counts.tokensReused.Add(int64(total - t.tokens))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,6 +54,9 @@ type Config struct {
 
 	// Programs is where the programs are that a recipe may name.
 	Programs string `name:"programs" doc:"Directory of the programs that a recipe may name as its chunker, as in exec:./my_chunker.py. Whoever can send a recipe can start them, so it should hold nothing else. Empty: none; that is also the default where insecure_listen is set."`
+
+	// Prices are of a million tokens, by model.
+	Prices map[string]string `name:"prices" doc:"What a million tokens of a model cost in US dollars, as in {openai/text-embedding-3-small: 0.02}. What embedding has cost, and what a replay will cost, is told by it; without it, it is 0."`
 
 	OpenAI    OpenAIConfig    `name:"openai"`
 	HTTP      HTTPConfig      `name:"http"`
@@ -338,6 +342,13 @@ func (c *Config) validate(s *config.Settings) error {
 	}
 	if !modelForm.MatchString(c.Embedder) {
 		fail("embedder", "%q is no model: write it as provider/name, like local/static or hash/384", c.Embedder)
+	}
+	for _, model := range slices.Sorted(maps.Keys(c.Prices)) {
+		if price, err := strconv.ParseFloat(c.Prices[model], 64); err != nil || !(price >= 0 && price < 1e6) {
+			fail("prices", "%q of %s is no price: it is in US dollars a million tokens, like 0.02", c.Prices[model], model)
+		} else if !modelForm.MatchString(model) {
+			fail("prices", "%q is no model: write it as provider/name, like openai/text-embedding-3-small", model)
+		}
 	}
 	c.Kafka.validate(fail)
 	c.Milvus.validate(fail)

@@ -36,20 +36,52 @@ type generation struct {
 	Recipe   vectordb.Recipe `json:"recipe"`
 	Sample   float64         `json:"sample"` // 0: all
 	From     time.Time       `json:"from"`   // zero: from the beginning
-	Progress struct {
-		Changes        int64   `json:"changes"`
-		Of             int64   `json:"of"`
-		Percent        float64 `json:"percent"`
-		ETA            string  `json:"eta"`
-		Documents      int64   `json:"documents"`
-		Chunks         int64   `json:"chunks"`
-		TokensEmbedded int64   `json:"tokens_embedded"`
-		TokensReused   int64   `json:"tokens_reused"`
-		CostUSD        float64 `json:"cost_usd"`
-	} `json:"progress"`
-	Trouble *struct {
+	Progress replayProgress  `json:"progress"`
+	Trouble  *struct {
 		Detail string `json:"detail"`
 	} `json:"trouble"`
+}
+
+// replayProgress is how far a generation is, and what it took.
+type replayProgress struct {
+	Changes   int64   `json:"changes"`
+	Of        int64   `json:"of"`
+	Percent   float64 `json:"percent"`
+	ETA       string  `json:"eta"`
+	Documents int64   `json:"documents"`
+	Chunks    int64   `json:"chunks"`
+	// Nil where other processes index: the one that was asked does not know.
+	TokensEmbedded *int64   `json:"tokens_embedded"`
+	TokensReused   *int64   `json:"tokens_reused"`
+	CostUSD        *float64 `json:"cost_usd"`
+}
+
+// spent says what was embedded, and what that cost.
+func (p *replayProgress) spent() string {
+	if p.TokensEmbedded == nil || p.TokensReused == nil {
+		return "embedded elsewhere"
+	}
+	text := fmt.Sprintf("%s embedded, %s reused", count(*p.TokensEmbedded, "token"), thousands(*p.TokensReused))
+	if p.CostUSD != nil && *p.CostUSD > 0 {
+		text += ", " + dollars(*p.CostUSD)
+	}
+	return text
+}
+
+// dollars spells an amount with as many places as it needs.
+func dollars(v float64) string {
+	if v == 0 || v >= .01 {
+		return fmt.Sprintf("$%.2f", v)
+	}
+	return fmt.Sprintf("$%.2g", v)
+}
+
+// embedded is the tokens that were, for a table.
+func (p *replayProgress) embedded() string {
+	if p.TokensEmbedded == nil {
+		return "-"
+	}
+	return thousands(*p.TokensEmbedded)
 }
 
 // recipe spells a recipe in short: markdown 200, local/static.
@@ -86,11 +118,11 @@ func (g *generation) part() string {
 
 // reuse is the share of the tokens that were not embedded again.
 func (g *generation) reuse() string {
-	all := g.Progress.TokensEmbedded + g.Progress.TokensReused
-	if all == 0 {
+	p := g.Progress
+	if p.TokensEmbedded == nil || p.TokensReused == nil || *p.TokensEmbedded+*p.TokensReused == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.0f %%", 100*float64(g.Progress.TokensReused)/float64(all))
+	return fmt.Sprintf("%.0f %%", 100*float64(*p.TokensReused)/float64(*p.TokensEmbedded+*p.TokensReused))
 }
 
 func runGenerations(ctx context.Context, c *call) error {
@@ -123,7 +155,7 @@ func runGenerations(ctx context.Context, c *call) error {
 		}
 		rows = append(rows, []string{
 			plain(g.Name), plain(strings.Join(g.Alias, ",")), state, g.recipe(),
-			thousands(g.Progress.Documents), thousands(g.Progress.Chunks), thousands(g.Progress.TokensEmbedded), g.reuse(),
+			thousands(g.Progress.Documents), thousands(g.Progress.Chunks), g.Progress.embedded(), g.reuse(),
 		})
 	}
 	c.Out.table([]string{"NAME", "ALIAS", "STATE", "RECIPE", "DOCUMENTS", "CHUNKS", "TOKENS EMBEDDED", "REUSED"}, rows)

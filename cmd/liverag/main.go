@@ -106,6 +106,7 @@ func verbs() []verb {
 		queryVerb(),
 		evalVerb(),
 		generationsVerb(),
+		planVerb(),
 		replayVerb(),
 		promoteVerb(),
 		rollbackVerb(),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,9 +17,12 @@ func replayVerb() verb {
 		summary: "Build another generation from the log, with another chunker or model",
 		about: `Reads the log from its beginning into a new generation, while the live one goes on answering and live changes go first. What is not said of the recipe is as the server is set up; without any flag the same recipe is built anew, as a repair. When it has caught up it follows the log like the live one, and ` + "`liverag promote`" + ` lets it answer.
 
+A recipe may be a file, to be reviewed like code; flags beside it change single values. ` + "`liverag plan`" + ` says beforehand what a replay takes.
+
 Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leaves the replay running on the server.`,
 		examples: []example{
 			{"smaller chunks, on trial", "liverag replay --tokens 120 --name trial"},
+			{"a recipe that is kept in a repository", "liverag replay --recipe recipes/small-chunks.yaml"},
 			{"cut differently, wait for it, ask both", "liverag replay --chunker recursive --overlap 20 --name cut --until-caught-up && liverag query refunds --generation cut"},
 			{"a chunker of your own: a program in the server's directory, or a service", "liverag replay --chunker exec:./my_chunker.py --name mine"},
 			{"on a tenth of the documents, and of the model's time no more than a third", "liverag replay --tokens 120 --sample 0.1 --share 0.3 --name trial"},
@@ -26,13 +30,10 @@ Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leav
 		},
 		settings: append([]string{"chunker", "tokens", "overlap", "tokenizer", "embedder", "long"}, clientSettings...),
 		setup: func(fs *flag.FlagSet) action {
-			name := fs.String("name", "", "`NAME` of the new generation: a small letter, then small letters, digits and _ (default: made from the recipe)")
+			ask := replayRequest{}
+			ask.declare(fs)
 			follow := fs.Bool("until-caught-up", false, "return only when it is ready, or fail")
-			part := replayPart{}
-			fs.Float64Var(&part.sample, "sample", 1, "the `SHARE` of the documents to replay, the same ones every time; below 1 the generation can be asked and compared, not promoted")
-			fs.StringVar(&part.from, "from", "beginning", "the `TIME` (RFC 3339) from which on changes count; later than the beginning, the generation can't be promoted")
-			fs.Float64Var(&part.share, "share", 1, "the `SHARE` of the model's time that the replay may take; live changes go first in any case")
-			return func(ctx context.Context, c *call) error { return runReplay(ctx, c, *name, part, *follow) }
+			return func(ctx context.Context, c *call) error { return runReplay(ctx, c, ask, *follow) }
 		},
 	}
 }
@@ -40,41 +41,63 @@ Progress is shown where somebody watches, or with --until-caught-up; Ctrl-C leav
 // pollEvery is how often progress is asked for.
 const pollEvery = 500 * time.Millisecond
 
-// replayPart is how much a replay reads and takes.
-type replayPart struct {
-	sample float64
-	from   string
-	share  float64
+// replayRequest is what replay and plan are told.
+type replayRequest struct {
+	name, recipe string
+	sample       float64
+	from         string
+	share        float64
 }
 
-func (p replayPart) check() error {
-	for name, share := range map[string]float64{"--sample": p.sample, "--share": p.share} {
+func (r *replayRequest) declare(fs *flag.FlagSet) {
+	fs.StringVar(&r.name, "name", "", "`NAME` of the new generation: a small letter, then small letters, digits and _ (default: the recipe file's, or else made from the recipe)")
+	fs.StringVar(&r.recipe, "recipe", "", "`FILE` with the recipe: name, chunker (strategy, tokens, overlap, tokenizer) and embedder (model, long), each optional")
+	fs.Float64Var(&r.sample, "sample", 1, "the `SHARE` of the documents to replay, the same ones every time; below 1 the generation can be asked and compared, not promoted")
+	fs.StringVar(&r.from, "from", "beginning", "the `TIME` (RFC 3339) from which on changes count; later than the beginning, the generation can't be promoted")
+	fs.Float64Var(&r.share, "share", 1, "the `SHARE` of the model's time that the replay may take; live changes go first in any case")
+}
+
+func (r *replayRequest) check() error {
+	if r.name != "" && !nameForm.MatchString(r.name) {
+		return &usageError{detail: fmt.Sprintf("--name %q is no name: a small letter, then small letters, digits and _, at most 63", r.name)}
+	}
+	for name, share := range map[string]float64{"--sample": r.sample, "--share": r.share} {
 		if !(share > 0 && share <= 1) {
 			return &usageError{detail: fmt.Sprintf("%s is above 0 and at most 1, not %v", name, share)}
 		}
 	}
-	if p.from == "beginning" {
+	if r.from == "beginning" {
 		return nil
 	}
-	if _, err := time.Parse(time.RFC3339, p.from); err != nil {
-		return &usageError{detail: fmt.Sprintf("--from is a time like 2026-11-21T10:00:00Z, or beginning, not %q", p.from)}
+	if _, err := time.Parse(time.RFC3339, r.from); err != nil {
+		return &usageError{detail: fmt.Sprintf("--from is a time like 2026-11-21T10:00:00Z, or beginning, not %q", r.from)}
 	}
 	return nil
 }
 
-func runReplay(ctx context.Context, c *call, name string, part replayPart, follow bool) error {
+// body is what POST /generations, and POST /generations/plan, take.
+func (r *replayRequest) body(c *call) (map[string]any, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	recipe, name, err := askedRecipe(c, r.recipe)
+	if err != nil {
+		return nil, err
+	}
+	body := map[string]any{"recipe": recipe, "sample": r.sample, "from": r.from, "share": r.share}
+	if name = cmp.Or(r.name, name); name != "" {
+		body["name"] = name
+	}
+	return body, nil
+}
+
+func runReplay(ctx context.Context, c *call, ask replayRequest, follow bool) error {
 	if len(c.Args) > 0 {
 		return &usageError{detail: "replay takes no arguments; --name names the new generation"}
 	}
-	if name != "" && !nameForm.MatchString(name) {
-		return &usageError{detail: fmt.Sprintf("--name %q is no name: a small letter, then small letters, digits and _, at most 63", name)}
-	}
-	if err := part.check(); err != nil {
+	request, err := ask.body(c)
+	if err != nil {
 		return err
-	}
-	request := map[string]any{"recipe": changedRecipe(c), "sample": part.sample, "from": part.from, "share": part.share}
-	if name != "" {
-		request["name"] = name
 	}
 	cl := c.client(ctx)
 	var raw json.RawMessage
@@ -98,8 +121,8 @@ func runReplay(ctx context.Context, c *call, name string, part replayPart, follo
 		}
 		if !c.JSON {
 			p := g.Progress
-			c.Out.Printf("%s after %s: %s, %s, %s embedded, %s reused\n", c.Out.good("caught up"), short(time.Since(begin)),
-				count(p.Documents, "document"), count(p.Chunks, "chunk"), count(p.TokensEmbedded, "token"), thousands(p.TokensReused))
+			c.Out.Printf("%s after %s: %s, %s, %s\n", c.Out.good("caught up"), short(time.Since(begin)),
+				count(p.Documents, "document"), count(p.Chunks, "chunk"), p.spent())
 		}
 	}
 	if c.JSON {
@@ -112,25 +135,6 @@ func runReplay(ctx context.Context, c *call, name string, part replayPart, follo
 	}
 	c.Out.Printf("\n")
 	return nil
-}
-
-// changedRecipe is what somebody said of the recipe; the rest is the server's to fill.
-func changedRecipe(c *call) map[string]any {
-	pick := func(names map[string]any, keys map[string]string) map[string]any {
-		out := map[string]any{}
-		for setting, value := range names {
-			if !c.Settings.Origin(setting).IsDefault() {
-				out[keys[setting]] = value
-			}
-		}
-		return out
-	}
-	cfg := c.Config
-	return map[string]any{
-		"chunker": pick(map[string]any{"chunker": cfg.Chunker, "tokens": cfg.Tokens, "overlap": cfg.Overlap, "tokenizer": cfg.Tokenizer},
-			map[string]string{"chunker": "strategy", "tokens": "tokens", "overlap": "overlap", "tokenizer": "tokenizer"}),
-		"embedder": pick(map[string]any{"embedder": cfg.Embedder, "long": cfg.Long}, map[string]string{"embedder": "model", "long": "long"}),
-	}
 }
 
 func readGeneration(raw json.RawMessage) (*generation, error) {
@@ -160,7 +164,7 @@ func followReplay(ctx context.Context, c *call, cl *client, raw json.RawMessage)
 			return nil, withHint(fmt.Errorf("the replay into %s is %s%s", plain(g.Name), g.State, detail), fmt.Sprintf("`liverag drop %s` clears it away", g.Name))
 		}
 		p := g.Progress
-		text := fmt.Sprintf("%3.0f %%  %s of %s, %s embedded, %s reused", p.Percent, thousands(p.Changes), count(p.Of, "change"), count(p.TokensEmbedded, "token"), thousands(p.TokensReused))
+		text := fmt.Sprintf("%3.0f %%  %s of %s, %s", p.Percent, thousands(p.Changes), count(p.Of, "change"), p.spent())
 		if p.ETA != "" {
 			text += ", " + p.ETA + " to go"
 		}

@@ -75,7 +75,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	if err := s.openStore(ctx, cfg, logger); err != nil {
 		return nil, err
 	}
-	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
+	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, prices: cfg.Prices, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
 	s.closers = append([]io.Closer{s.models}, s.closers...)
 	if d.index && cfg.Cache.MaxBytes > 0 {
 		if err := s.openCache(cfg, logger); err != nil {
@@ -222,7 +222,8 @@ type models struct {
 	defaults vectordb.Recipe       // for what a recipe leaves out
 	cache    *embedder.VectorCache // nil: none
 	openai   OpenAIConfig
-	programs string // the directory of programs that a recipe may name
+	prices   map[string]string // US dollars a million tokens, by model
+	programs string            // the directory of programs that a recipe may name
 	logger   *slog.Logger
 
 	opening sync.Mutex // held while a model is opened, which may take as long as its endpoint
@@ -239,6 +240,7 @@ type model struct {
 	fusion retrieve.Fusion
 	// allowance is the provider's; nil: none.
 	allowance func() embedder.Allowance
+	here      bool // it runs in this process
 }
 
 // Close gives back what the models hold.
@@ -269,11 +271,17 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.model: %w", err)
 	}
+	price := 0.0
+	if text, ok := m.prices[r.Embedder.Model]; ok {
+		if price, err = strconv.ParseFloat(text, 64); err != nil {
+			return indexer.Parts{}, fmt.Errorf("prices: %w", err)
+		}
+	}
 	long, err := embedder.Long(opened.index, embedder.LongPolicy(r.Embedder.Long))
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.long: %w", err)
 	}
-	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance}, nil
+	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance, Here: opened.here, Price: price}, nil
 }
 
 // chunker makes what cuts by a recipe.
@@ -333,7 +341,7 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		return opened, nil
 	}
 	provider, rest, _ := strings.Cut(name, "/")
-	opened := &model{fusion: retrieve.Convex{Dense: retrieve.StrongDenseWeight}}
+	opened := &model{here: provider != "openai", fusion: retrieve.Convex{Dense: retrieve.StrongDenseWeight}}
 	switch provider {
 	case "hash":
 		dim, err := strconv.Atoi(rest)

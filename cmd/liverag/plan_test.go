@@ -1,0 +1,123 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/mockprovider"
+)
+
+// TestRecipesOfTheRepository reads those that it ships, and holds mistakes to their lines.
+func TestRecipesOfTheRepository(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "recipes", "*.yaml"))
+	if err != nil || len(files) < 3 {
+		t.Fatalf("there are %q, %v", files, err)
+	}
+	for _, file := range files {
+		r, _, err := readRecipe(file)
+		if err != nil || r.Name == "" || r.Chunker.Strategy == "" || r.Embedder.Model == "" {
+			t.Errorf("%s: %+v, %v", file, r, err)
+		}
+	}
+	dir := t.TempDir()
+	for content, want := range map[string]string{
+		"chunker:\n  strategy: token\n  token: 3\n": "bad.yaml:3",
+		"nam: x\n":                                "bad.yaml:1",
+		"name: No\n":                              "bad.yaml:1",
+		"chunker: {tokens: many}\n":               "bad.yaml:1",
+		"chunker: {tokens: 3}\n":                  "bad.yaml:1",
+		"embedder:\n  model: a/b\n  model: a/c\n": "bad.yaml:3",
+		"- a\n": "mapping",
+		"":      "empty",
+	} {
+		write(t, dir, "bad.yaml", []byte(content))
+		if _, _, err := readRecipe(filepath.Join(dir, "bad.yaml")); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want something about %s", content, err, want)
+		}
+	}
+}
+
+// TestPlanAgreesWithTheReplay holds a plan to what the replay then takes, by a provider's model with a price: chunks, tokens, money and what is reused.
+func TestPlanAgreesWithTheReplay(t *testing.T) {
+	address, _ := endpoint(t, "127.0.0.1:0", 64, func(cfg *mockprovider.Config) { cfg.Key = "" })
+	dir := t.TempDir()
+	p := startProgram(t, t.TempDir(), "--config", settingsFile(t, dir, "prices: {openai/text-embedding-3-small: 20000}\nopenai: {base_url: \"http://"+address+"/v1\", tpm: 600000, rpm: 3000}\n"), "--embedder", "hash/384")
+	const documents = 60
+	for i := range documents {
+		p.put(fmt.Sprintf("d/%d", i), prose(fmt.Sprintf("topic%d", i), 3+i%5))
+	}
+	plan := func(args ...string) indexer.Plan {
+		t.Helper()
+		var out indexer.Plan
+		if err := json.Unmarshal([]byte(p.verb("", append([]string{"plan", "--json"}, args...)...)), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	write(t, dir, "paid.yaml", []byte("name: paid\nchunker: {strategy: recursive, tokens: 60}\nembedder: {model: openai/text-embedding-3-small}\n"))
+	recipe := filepath.Join(dir, "paid.yaml")
+	got := plan("--recipe", recipe)
+	if got.Documents != documents || got.Sampled != (indexer.PlanSample{Documents: documents, Of: documents, Share: 1}) || got.Margin != (indexer.PlanMargin{}) {
+		t.Errorf("not all documents were looked at: %+v", got)
+	}
+	if got.TokensReused != 0 || got.Requests == 0 || got.Takes == "" || got.By != "the provider's limit" {
+		t.Errorf("nothing is there to be reused: %+v", got)
+	}
+	p.verb("", "replay", "--recipe", recipe, "--until-caught-up")
+	agree := func(name string, plan indexer.Plan) {
+		t.Helper()
+		var g generation
+		p.must(&g, "GET", "/generations/"+name, nil)
+		if g.Progress.Chunks != plan.Chunks || *g.Progress.TokensEmbedded != plan.TokensEmbedded || *g.Progress.TokensReused != plan.TokensReused {
+			t.Errorf("%s took %+v, %s, the plan said %+v", name, g.Progress, g.Progress.spent(), plan)
+		}
+		if math.Abs(*g.Progress.CostUSD-plan.CostUSD) > 1e-9 {
+			t.Errorf("%s cost %v, the plan said %v", name, *g.Progress.CostUSD, plan.CostUSD)
+		}
+	}
+	agree("paid", got)
+	if got.CostUSD <= 0 || math.Abs(got.CostUSD-float64(got.TokensBilled)*.02) > 1e-9 {
+		t.Errorf("%d tokens cost %v", got.TokensBilled, got.CostUSD)
+	}
+
+	// Another generation of the model has everything; once it is dropped, the cache has.
+	again := plan("--recipe", recipe, "--name", "again")
+	if again.TokensEmbedded != 0 || again.CostUSD != 0 || again.TokensReused != got.TokensEmbedded || again.Chunks != got.Chunks {
+		t.Errorf("with all vectors there: %+v", again)
+	}
+	p.must(nil, "DELETE", "/generations/paid", nil)
+	again = plan("--recipe", recipe, "--name", "again")
+	if again.TokensEmbedded != 0 || again.CostUSD != 0 {
+		t.Errorf("with all vectors in the cache: %+v", again)
+	}
+	p.verb("", "replay", "--recipe", recipe, "--name", "again", "--until-caught-up")
+	agree("again", again)
+
+	// Flags go before the file; a sample is planned as such.
+	half := plan("--recipe", recipe, "--overlap", "9", "--sample", "0.5")
+	if half.Recipe.Chunker.Overlap != 9 || half.Recipe.Chunker.Strategy != "recursive" || half.Documents < documents/5 || half.Documents > documents*4/5 {
+		t.Errorf("half of it: %+v", half)
+	}
+	p.verb("", "replay", "--recipe", recipe, "--overlap", "9", "--sample", "0.5", "--name", "half", "--until-caught-up")
+	agree("half", half)
+	if out := p.verb("", "plan", "--recipe", recipe, "--tokens", "35"); !strings.Contains(out, "counted on all 60 documents") || !strings.Contains(out, "$") {
+		t.Errorf("it says %s", out)
+	}
+	local := plan("--embedder", "local/static", "--tokens", "50")
+	if local.Takes == "" || local.CostUSD != 0 || !strings.HasPrefix(local.By, "the model's speed here") {
+		t.Errorf("a local model: %+v", local)
+	}
+	fails(t, exitFailed, []string{"recipe_invalid"}, "plan", "--embedder", "local/none", "--server", p.base)
+	fails(t, exitUsage, []string{`paid\.yaml:1`}, "replay", "--recipe", badRecipe(t, dir), "--server", p.base)
+}
+
+func badRecipe(t *testing.T, dir string) string {
+	t.Helper()
+	write(t, dir, "bad/paid.yaml", []byte("chunks: {}\n"))
+	return filepath.Join(dir, "bad", "paid.yaml")
+}

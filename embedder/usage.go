@@ -1,0 +1,144 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// Usage is what calls made under [WithUsage] sent to the model, as far as they succeeded. What a cache had costs nothing. Safe for concurrent use.
+type Usage struct {
+	// CountTokens asks for Tokens, which takes the tokenizer's time once more.
+	CountTokens bool
+
+	mu     sync.Mutex
+	traced bool // by a cache or a batch: inputs that are not in sent were not sent
+	sent   map[string]bool
+	inputs int64
+	tokens int64
+}
+
+type usageKey struct{}
+
+// WithUsage has calls under the returned context add to u what they send to the model.
+func WithUsage(ctx context.Context, u *Usage) context.Context {
+	return context.WithValue(ctx, usageKey{}, u)
+}
+
+func usageOf(ctx context.Context) *Usage {
+	u, _ := ctx.Value(usageKey{}).(*Usage)
+	return u
+}
+
+// Sent tells whether the input, or a piece of it, went to the model. Where nothing stands between caller and model, every input did.
+func (u *Usage) Sent(input string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return !u.traced || u.sent[input]
+}
+
+// Inputs is how many inputs were sent, pieces of long ones counted apart.
+func (u *Usage) Inputs() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.inputs
+}
+
+// Tokens is how many tokens were sent, by the model's own tokenizer or else 4 bytes each; 0 without CountTokens.
+func (u *Usage) Tokens() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.tokens
+}
+
+// Traced tells whether the calls went through a wrapper that knows what it sends. If they did not, Inputs and Tokens are 0.
+func (u *Usage) Traced() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.traced
+}
+
+// add notes inputs that e was sent.
+func (u *Usage) add(e Embedder, inputs []string) {
+	if u == nil {
+		return
+	}
+	tokens := int64(0)
+	if u.CountTokens {
+		count := counterOf(e)
+		for _, input := range inputs {
+			tokens += int64(count(input))
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.traced = true
+	if u.sent == nil {
+		u.sent = make(map[string]bool, len(inputs))
+	}
+	for _, input := range inputs {
+		u.sent[input] = true
+	}
+	u.inputs += int64(len(inputs))
+	u.tokens += tokens
+}
+
+// pieces notes that an input was sent if one of its pieces was.
+func (u *Usage) pieces(input string, pieces []string) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, piece := range pieces {
+		if u.sent[piece] {
+			u.sent[input] = true
+		}
+	}
+}
+
+// HasCache tells whether e is wrapped in a Cache, below any number of other wrappers.
+func HasCache(e Embedder) bool {
+	for {
+		if _, cached := e.(*Cached); cached {
+			return true
+		}
+		wrapper, ok := e.(Wrapper)
+		if !ok {
+			return false
+		}
+		e = wrapper.Unwrap()
+	}
+}
+
+type foreseeKey struct{}
+
+// Foresee tells what embedding inputs would send to the model, and sends nothing. Inputs that the policy for long ones rejects are left out.
+func Foresee(ctx context.Context, e Embedder, role Role, inputs []string) (*Usage, error) {
+	u := &Usage{CountTokens: true}
+	if !HasCache(e) {
+		// Long inputs are as many tokens whole as in pieces, about.
+		u.add(e, inputs)
+		return u, nil
+	}
+	ctx = context.WithValue(WithUsage(ctx, u), foreseeKey{}, true)
+	for len(inputs) > 0 {
+		_, err := e.Embed(ctx, role, inputs)
+		if err == nil {
+			return u, nil
+		}
+		var failed *Error
+		if !errors.As(err, &failed) || failed.Input < 0 || failed.Input >= len(inputs) {
+			return nil, err
+		}
+		rejected := failed.Input
+		inputs = append(append([]string{}, inputs[:rejected]...), inputs[rejected+1:]...)
+	}
+	return u, nil
+}
+
+// foresees tells whether a call is one of Foresee, which must not reach the model.
+func foresees(ctx context.Context) bool {
+	yes, _ := ctx.Value(foreseeKey{}).(bool)
+	return yes
+}
