@@ -12,6 +12,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -196,7 +197,7 @@ type Source interface {
 type Sink interface {
 	// Append blocks until every change is durable in the log, and says where each is, in order. On an error some may have been
 	// written; appending them again is harmless. Retries of transient errors happen inside, until ctx ends.
-	// Errors: ErrLogFull, ErrDiskFull, ErrUnavailable, *Problem for a change that can't be encoded.
+	// Errors: ErrLogFull, ErrDiskFull, ErrUnavailable and of these ErrReadOnly, *Problem for a change that can't be encoded.
 	Append(ctx context.Context, changes ...Change) (Receipt, error)
 }
 
@@ -361,6 +362,8 @@ var (
 	ErrDiskFull = errors.New("disk is full")
 	// ErrUnavailable: the broker can't be reached within the time given.
 	ErrUnavailable = errors.New("log is unavailable")
+	// ErrReadOnly: the embedded log can't be written where it is. It is an ErrUnavailable, and says what to do.
+	ErrReadOnly = fmt.Errorf("%w: it can't be written", ErrUnavailable)
 	// ErrForgotten: the log dropped changes before they were read, and nothing that is left tells what they said.
 	ErrForgotten = errors.New("the log has dropped changes that were not read")
 	// ErrNoLetter: no open dead letter has that id.

@@ -13,9 +13,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // ownMounts names the test that a process with mounts of its own was started for.
@@ -256,6 +261,187 @@ func TestAFullDisk(t *testing.T) {
 	p.kill()
 	p = startProgram(t, data)
 	kept.check(t, p)
+}
+
+// mountExt4 mounts a disk that turns read-only when it has an error, and returns how to break it, and how to repair and mount it again.
+func mountExt4(t *testing.T, dir string) (fail func() error, repair func()) {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "disk")
+	run := func(name string, args ...string) error {
+		if said, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, said)
+		}
+		return nil
+	}
+	f, err := os.Create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(192<<20), f.Close(), os.MkdirAll(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	mount := func() error { return run("mount", "-o", "loop,errors=remount-ro", image, dir) }
+	if err := run("mkfs.ext4", "-q", "-m", "0", image); err != nil {
+		t.Skipf("this machine makes no disks: %v", err)
+	}
+	if err := mount(); err != nil {
+		t.Skipf("this machine mounts no disks: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	fail = func() error {
+		mounts, err := os.ReadFile("/proc/self/mounts")
+		if err != nil {
+			return err
+		}
+		device := regexp.MustCompile(`(?m)^/dev/(\S+) ` + regexp.QuoteMeta(dir) + ` `).FindSubmatch(mounts)
+		if device == nil {
+			return fmt.Errorf("%s is not mounted:\n%s", dir, mounts)
+		}
+		return os.WriteFile("/sys/fs/ext4/"+string(device[1])+"/trigger_fs_error", []byte("1"), 0)
+	}
+	repair = func() {
+		t.Helper()
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		_ = run("e2fsck", "-fy", image) // it tells that it found something
+		if err := mount(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fail, repair
+}
+
+// lock takes the right to change anything below a directory from everybody, also through files that are open, or gives it back.
+func lock(t *testing.T, dir string, locked bool) {
+	t.Helper()
+	const immutable = 0x10 // FS_IMMUTABLE_FL
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+		if err != nil {
+			return err
+		}
+		flags &^= immutable
+		if locked {
+			flags |= immutable
+		}
+		return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
+	})
+	if err != nil {
+		t.Fatalf("lock %s: %v", dir, err)
+	}
+}
+
+// TestADirectoryThatTurnsReadOnly: writes are refused and say why, questions are answered, and what was acknowledged is there: when the files may be written again, by
+// itself; when the disk had an error, after it was repaired.
+func TestADirectoryThatTurnsReadOnly(t *testing.T) {
+	t.Parallel()
+	if !withOwnMounts(t) {
+		return
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	fail, repair := mountExt4(t, data)
+	p := startProgram(t, data)
+	kept := newPromises()
+	accepts := func(id, text string) {
+		t.Helper()
+		if got := kept.put(t, p, id, text); got.status != http.StatusAccepted {
+			t.Fatalf("%s is answered with %d %s", id, got.status, got.body)
+		}
+	}
+	for i := range 40 {
+		accepts(fmt.Sprintf("early/%d", i), prose(fmt.Sprintf("early%d", i), 8))
+	}
+	p.applied()
+	refuses := func(when string) {
+		t.Helper()
+		refused := func(what string, got answered) {
+			t.Helper()
+			if got.status != http.StatusServiceUnavailable || got.code() != "log_unavailable" || !strings.Contains(string(got.body), "can't be written") || got.header.Get("Retry-After") == "" {
+				t.Errorf("%s, %s is answered with %d %v %s", when, what, got.status, got.header, got.body)
+			}
+		}
+		refused("a document", kept.put(t, p, "early/1", "Refused "+when))
+		for what, request := range map[string][2]string{"an import": {"POST", "/documents"}, "a deletion": {"DELETE", documentPath("nothing")}} {
+			got, err := p.call(request[0], request[1], "{\"id\":\"line\",\"text\":\"refused\"}\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused(what, got)
+		}
+		if got, err := p.call("POST", "/generations", map[string]any{"name": "refused"}); err != nil || got.status != http.StatusServiceUnavailable || got.code() != "log_unavailable" {
+			t.Errorf("%s, a replay is answered with %d %s %v", when, got.status, got.body, err)
+		}
+		if f := p.ask("early7", map[string]any{"k": 3}); len(f.Hits) == 0 || f.Hits[0].Document != "early/7" {
+			t.Errorf("%s, a question is answered with %q", when, f.documents())
+		}
+		if got, err := p.call("GET", "/readyz", nil); err != nil || got.status != http.StatusOK {
+			t.Errorf("%s, /readyz answers %d %s %v", when, got.status, got.body, err)
+		}
+	}
+
+	for round := range 2 {
+		lock(t, data, true)
+		refuses("while the files may not be written")
+		lock(t, data, false)
+		until(t, "taking writes again", func() bool {
+			return kept.put(t, p, fmt.Sprintf("between/%d", round), "Written when it was possible again.").status == http.StatusAccepted
+		})
+		kept.check(t, p)
+	}
+	p.kill()
+	p = startProgram(t, data)
+	kept.check(t, p)
+
+	// The disk breaks in the middle of writes.
+	var g errgroup.Group
+	var mu sync.Mutex
+	var taken atomic.Int64
+	broken := make(chan error, 1)
+	for writer := range 8 {
+		g.Go(func() error {
+			for i := range 5000 {
+				id, text := fmt.Sprintf("late/%d/%d", writer, i), prose("late", 8)
+				got, err := p.call("PUT", documentPath(id), map[string]any{"text": text})
+				switch {
+				case err != nil:
+					return err
+				case got.status == http.StatusAccepted:
+					mu.Lock()
+					kept.acknowledged[id] = text
+					mu.Unlock()
+					if taken.Add(1) == 100 {
+						go func() { broken <- fail() }()
+					}
+				case taken.Load() < 100 || got.code() != "log_unavailable":
+					return fmt.Errorf("%s is answered with %d %s", id, got.status, got.body)
+				default:
+					return nil
+				}
+			}
+			return errors.New("the disk is broken, and writes are taken")
+		})
+	}
+	if err := errors.Join(g.Wait(), <-broken); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the disk broke after 100 writes, %d were acknowledged", taken.Load())
+	refuses("when the disk is broken")
+	p.kill()
+	fails(t, exitFailed, []string{"read-only file system", "mount it writable"}, "up", "--data", data, "--listen", "127.0.0.1:0")
+	repair()
+	p = startProgram(t, data)
+	accepts("after", "Written after the repair.")
+	kept.check(t, p)
+	t.Logf("%d documents were acknowledged", len(kept.acknowledged))
 }
 
 // keepOut makes a directory one that the command may not touch. Root may touch everything that belongs to a user of its own name space, so it gets one without the owner.

@@ -365,6 +365,9 @@ func unwritten(ctx context.Context, err error) error {
 	case errors.Is(err, stream.ErrDiskFull):
 		return &problem.Error{Status: http.StatusInsufficientStorage, Code: "disk_full", RetryAfter: 5 * time.Second, Err: err,
 			Detail: "the disk that holds the log has no room; nothing was dropped. Writes go on as soon as there is room again"}
+	case errors.Is(err, stream.ErrReadOnly):
+		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "log_unavailable", RetryAfter: 5 * time.Second, Err: err,
+			Detail: "the log can't be written where it is: the disk is read-only or fails, or the files are somebody else's. What was acknowledged is there; this server's own log says what to do"}
 	case errors.Is(err, stream.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "log_unavailable", RetryAfter: 2 * time.Second, Err: err,
 			Detail: "the log can't be reached now; send the change again, which does no harm if it was written"}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/liverag/liverag/internal/dirlock"
@@ -41,6 +42,8 @@ type EmbeddedConfig struct {
 
 	// free tells how many bytes the disk that holds a directory has left. Default: diskspace.Free.
 	free func(dir string) (uint64, error)
+	// readOnly tells whether the disk that holds a directory can't be written. Default: diskspace.ReadOnly.
+	readOnly func(dir string) bool
 }
 
 // Embedded is a single-node broker in this process that keeps its records in a directory and syncs every write.
@@ -54,6 +57,7 @@ type Embedded struct {
 	lock     *os.File
 	format   format
 	witness  *witness
+	durable  *durable
 
 	settling  sync.Mutex
 	testimony *testimony
@@ -105,6 +109,9 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 	if cfg.free == nil {
 		cfg.free = diskspace.Free
 	}
+	if cfg.readOnly == nil {
+		cfg.readOnly = diskspace.ReadOnly
+	}
 	if cfg.Dir == "" {
 		return nil, errors.New("embedded log: no directory given: set --data")
 	}
@@ -118,6 +125,7 @@ func OpenEmbedded(cfg EmbeddedConfig) (_ *Embedded, err error) {
 		return nil, fmt.Errorf("embedded log: %w", err)
 	}
 	e := &Embedded{cfg: cfg}
+	e.durable = &durable{logDir: e.logDir(), partitions: map[string]*syncedPartition{}}
 	if e.lock, err = dirlock.Take(filepath.Join(cfg.Dir, "lock")); err != nil {
 		return nil, fmt.Errorf("embedded log: directory %s: %w", cfg.Dir, err)
 	}
@@ -272,6 +280,7 @@ func (e *Embedded) Close() (err error) {
 		e.listener.Close()
 		e.settling.Lock()
 		defer e.settling.Unlock()
+		e.durable.close()
 		err = errors.Join(e.witness.close(), e.witness.closed(e.logDir(), e.testimony), writeTestimony(e.cfg.Dir, e.testimony))
 		e.lock.Close()
 	})
@@ -357,6 +366,9 @@ func (e *Embedded) room(n int64, frees bool) error {
 	if frees {
 		limit, spare = limit+limit/16+1<<20, spareForFrees
 	}
+	if err := e.writable(); err != nil {
+		return err
+	}
 	if err := e.diskRoom(n + spare); err != nil {
 		return err
 	}
@@ -384,10 +396,33 @@ func (e *Embedded) diskRoom(n int64) error {
 	return fmt.Errorf("%w: %d bytes are left on the one that holds %s, and %d are wanted: make room there; writes go on by themselves", stream.ErrDiskFull, free, e.cfg.Dir, n)
 }
 
+// writable refuses if the disk is mounted read-only, as it is after errors too, or failed to keep what was written.
+func (e *Embedded) writable() error {
+	if err := e.durable.check(); err != nil {
+		return err
+	}
+	if !e.cfg.readOnly(e.cfg.Dir) {
+		return nil
+	}
+	return fmt.Errorf("%w: the disk that holds %s is mounted read-only: mount it writable; writes go on by themselves", stream.ErrReadOnly, e.cfg.Dir)
+}
+
+// tryWriting makes a file in a directory and takes it away.
+func tryWriting(dir string) error {
+	f, err := os.CreateTemp(dir, "try-*.tmp")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
 // refused explains why the broker did not take n bytes.
 func (e *Embedded) refused(err error, n int64) error {
 	switch {
 	case errors.Is(err, kerr.PolicyViolation): // see guard
+		if err := e.writable(); err != nil {
+			return err
+		}
 		if full := e.diskRoom(n + spareDisk); full != nil {
 			return full
 		}
@@ -396,6 +431,12 @@ func (e *Embedded) refused(err error, n int64) error {
 	case errors.Is(err, kerr.UnknownServerError): // it could not write
 		if full := e.diskRoom(n + spareForFrees); full != nil {
 			return full
+		}
+		if err := e.writable(); err != nil {
+			return err
+		}
+		if err := tryWriting(e.logDir()); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("%w: %w: let this user write it; writes go on by themselves", stream.ErrReadOnly, err)
 		}
 		return fmt.Errorf("%w: it can't be written in %s; the log line before this one says why", stream.ErrUnavailable, e.cfg.Dir)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -908,5 +909,69 @@ func BenchmarkAppendMany(b *testing.B) {
 		if _, err := l.Append(b.Context(), changes...); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestADiskThatIsReadOnly: writes are refused as long as it is.
+func TestADiskThatIsReadOnly(t *testing.T) {
+	t.Parallel()
+	ctx, dir := t.Context(), t.TempDir()
+	var readOnly atomic.Bool
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir, readOnly: func(string) bool { return readOnly.Load() }})
+	l := openLog(t, Config{Embedded: e})
+	for _, now := range []bool{false, true, false} {
+		readOnly.Store(now)
+		_, err := l.Append(ctx, upsert("a", "text"))
+		if now != errors.Is(err, stream.ErrReadOnly) || now != (err != nil) || now && (!errors.Is(err, stream.ErrUnavailable) || !strings.Contains(err.Error(), dir)) {
+			t.Errorf("read-only %v: %v", now, err)
+		}
+		if err := e.refused(kerr.UnknownServerError, 10); now != errors.Is(err, stream.ErrReadOnly) {
+			t.Errorf("read-only %v: a write that failed is %v", now, err)
+		}
+	}
+}
+
+// unsafeFile is a file whose syncing fails when it is told to.
+type unsafeFile struct {
+	syncedFile
+	fails *atomic.Bool
+}
+
+func (f unsafeFile) Sync() error {
+	if f.fails.Load() {
+		return syscall.EIO
+	}
+	return f.syncedFile.Sync()
+}
+
+// TestADiskThatFailsToSync: what is not safe is not acknowledged, although the broker says it is; nor is anything that comes after it, until a restart reads what there is.
+func TestADiskThatFailsToSync(t *testing.T) {
+	ctx, dir := t.Context(), t.TempDir()
+	var fails atomic.Bool
+	real := openRecords
+	openRecords = func(path string) (syncedFile, error) {
+		f, err := real(path)
+		return unsafeFile{f, &fails}, err
+	}
+	t.Cleanup(func() { openRecords = real })
+	e := openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l := openLog(t, Config{Embedded: e})
+	if _, err := l.Append(ctx, upsert("a", "it is safe")); err != nil {
+		t.Fatal(err)
+	}
+	fails.Store(true)
+	if _, err := l.Append(ctx, upsert("b", "it is not")); !errors.Is(err, stream.ErrReadOnly) || !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("what could not be synced: %v", err)
+	}
+	fails.Store(false)
+	if _, err := l.Append(ctx, upsert("c", "after it")); !errors.Is(err, stream.ErrReadOnly) {
+		t.Errorf("what came after it: %v", err)
+	}
+	l.Close()
+	e.Close()
+	e = openEmbedded(t, EmbeddedConfig{Dir: dir})
+	l = openLog(t, Config{Embedded: e})
+	if _, err := l.Append(ctx, upsert("c", "after the restart")); err != nil {
+		t.Error(err)
 	}
 }

@@ -493,6 +493,9 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 	select {
 	case err := <-done:
 		if err == nil && l.cfg.Embedded != nil {
+			if err := l.cfg.Embedded.durable.sync(records); err != nil {
+				return err
+			}
 			l.cfg.Embedded.witness.acknowledged(records)
 		}
 		if err == nil || errors.Is(err, kerr.MessageTooLarge) {
