@@ -326,9 +326,12 @@ func prices(a, b side) []evals.Figure {
 			add("documents", float64(p.Documents), evals.Count)
 			add("chunks", float64(p.Chunks), evals.Count)
 		}
-		add("tokens_embedded", float64(p.TokensEmbedded), evals.Count)
-		add("tokens_reused", float64(p.TokensReused), evals.Count)
-		add("cost_usd", p.CostUSD, "")
+		if p.TokensEmbedded == nil || p.TokensReused == nil || p.CostUSD == nil {
+			continue // a server that indexes nothing does not know
+		}
+		add("tokens_embedded", float64(*p.TokensEmbedded), evals.Count)
+		add("tokens_reused", float64(*p.TokensReused), evals.Count)
+		add("cost_usd", *p.CostUSD, "")
 	}
 	return figures
 }
