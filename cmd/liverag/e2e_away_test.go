@@ -25,7 +25,7 @@ func TestNoGhostAfterALongAbsence(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		deleteTopics(t, client, corpus, corpus+".dlq", corpus+".control")
+		deleteTopics(t, client, corpus, corpus+".dlq", corpus+".control", corpus+".feedback")
 		client.Close()
 	})
 	const partitions = 2

@@ -283,7 +283,7 @@ func TestRealKafka(t *testing.T) {
 			return
 		}
 		defer client.Close()
-		deleteTopics(t, client, corpus, corpus+".dlq", corpus+".control")
+		deleteTopics(t, client, corpus, corpus+".dlq", corpus+".control", corpus+".feedback")
 	})
 	p := startProgram(t, data, args...)
 	for i := range 50 {

@@ -96,7 +96,7 @@ func (c *cluster) clean() {
 		return
 	}
 	defer client.Close()
-	deleteTopics(c.t, client, c.corpus, c.corpus+".dlq", c.corpus+".control")
+	deleteTopics(c.t, client, c.corpus, c.corpus+".dlq", c.corpus+".control", c.corpus+".feedback")
 }
 
 // changes makes a batch of n writes and deletes as POST /documents takes them, and applies them to the texts: an empty one stands for a document that was deleted.

@@ -53,6 +53,7 @@ func evalVerbs() []verb {
 		evalChunkingVerb(),
 		evalFreshnessVerb(),
 		evalCompareVerb(),
+		evalFeedbackVerb(),
 		evalListVerb(),
 	}
 }

@@ -43,6 +43,7 @@ A question is asked of both, so the second one may find its vector made already;
 			fs.StringVar(&e.ask.prefix, "prefix", "", "`TEXT` that the index has before every document id of the set")
 			fs.IntVar(&e.ask.k, "k", retrieve.MaxK, "how many hits to ask for, 1 to 200; several of one document count once")
 			fs.IntVar(&e.ask.concurrency, "concurrency", 2, "how many questions are asked at once")
+			fs.BoolVar(&e.feedback, "feedback", false, "ask what people gave feedback to, in place of a set")
 			fs.IntVar(&e.limit, "limit", 0, "ask so many of the questions, drawn evenly; 0 for all")
 			fs.Var(&e.ask.metrics, "metric", "another `FIGURE`, such as ndcg@5, p@3 or success@1; repeatable")
 			e.ask.declare(fs)
@@ -52,8 +53,9 @@ A question is asked of both, so the second one may find its vector made already;
 }
 
 type evalCompare struct {
-	ask   evalRetrieval // what it has in common with asking one
-	limit int
+	ask      evalRetrieval // what it has in common with asking one
+	feedback bool
+	limit    int
 }
 
 const (
@@ -106,12 +108,17 @@ func (e *evalCompare) check(c *call) ([]evals.Metric, error) {
 	if e.limit < 0 {
 		return nil, &usageError{detail: "--limit is not negative"}
 	}
-	if e.ask.set == "" && e.ask.questions == "" {
-		return nil, &usageError{detail: "eval compare needs questions: --set DIR or --set FILE"}
+	labelled := e.ask.set != "" || e.ask.questions != ""
+	switch {
+	case labelled && e.feedback:
+		return nil, &usageError{detail: "--feedback takes the place of a set: give one of them"}
+	case !labelled && !e.feedback:
+		return nil, &usageError{detail: "eval compare needs questions: --set DIR, --set FILE or --feedback"}
 	}
-	without := *c
+	without, ask := *c, e.ask
 	without.Args = nil
-	return e.ask.check(&without)
+	ask.set = cmp.Or(ask.set, "feedback")
+	return ask.check(&without)
 }
 
 func (e *evalCompare) run(ctx context.Context, c *call) error {
@@ -123,16 +130,15 @@ func (e *evalCompare) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	questions, set, corpus, err := e.ask.open()
+	cl := c.client(ctx)
+	questions, set, corpus, err := e.open(ctx, cl)
 	if err != nil {
 		return err
 	}
-	questions = e.ask.prefixed(questions)
 	if e.limit > 0 && len(questions) > e.limit {
 		questions = drawn(questions, e.limit)
 		set.Name, set.Digest = fmt.Sprintf("%s, %d drawn", set.Name, e.limit), questions.Digest()
 	}
-	cl := c.client(ctx)
 	a, b, err := e.sides(ctx, c, cl)
 	if err != nil {
 		return err
@@ -165,6 +171,22 @@ func (e *evalCompare) run(ctx context.Context, c *call) error {
 		Text: func(out *terminal) { e.print(out, a, b, done, r) },
 		Page: func() *htmlreport.Page { return e.page(a, b, done, r) },
 	})
+}
+
+// open reads the questions, or makes them out of feedback.
+func (e *evalCompare) open(ctx context.Context, cl *client) (questions evals.Questions, set evals.Set, corpus string, err error) {
+	if !e.feedback {
+		questions, set, corpus, err = e.ask.open()
+		return e.ask.prefixed(questions), set, corpus, err
+	}
+	labelled, err := labelledSet(ctx, cl, 0)
+	if err != nil {
+		return nil, set, "", err
+	}
+	if len(labelled.Questions) == 0 {
+		return nil, set, "", withHint(fmt.Errorf("no question can be made of %s of feedback", count(labelled.Votes, "piece")), `applications send it with POST /feedback {"query":…,"document":…,"useful":true}`)
+	}
+	return labelled.Questions, evals.Set{Name: "feedback", Digest: labelled.Questions.Digest()}, "", nil
 }
 
 // drawn are n of the questions, in their order; the same ones each time.
@@ -491,7 +513,7 @@ func sideRows(r *evals.Result) []sideRow {
 			case row.figure == "bytes":
 				return fmt.Sprintf("%.1f MB", f.Value/1e6)
 			case row.figure == "cost_usd":
-				return fmt.Sprintf("$%.4f", f.Value)
+				return dollars(f.Value)
 			case f.Unit == evals.Count:
 				return thousands(int64(f.Value))
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/liverag/liverag/internal/httpd"
 	"github.com/liverag/liverag/internal/page"
 	"github.com/liverag/liverag/internal/simd"
+	"github.com/liverag/liverag/stream/feedback"
 	"github.com/liverag/liverag/stream/intake"
 )
 
@@ -242,7 +243,7 @@ func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, 
 	}
 	routes := []func(*echo.Echo){s.indexer.Routes}
 	if d.serve {
-		routes = append(routes, in.Routes, s.retriever.Routes, page.Routes)
+		routes = append(routes, in.Routes, s.retriever.Routes, feedback.New(feedback.Config{Log: s.log.Feedback()}).Routes, page.Routes)
 	}
 	ready := func() []string {
 		if err := s.indexer.Ready(); err != nil {

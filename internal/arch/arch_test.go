@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"stream":                {},
 	"stream/kafka":          {"stream"},
 	"stream/intake":         {"stream"},
+	"stream/feedback":       {"stream"},
 	"stream/streamtest":     {"stream"},
 	"chunker":               {},
 	"chunker/external":      {"chunker"},
@@ -52,7 +53,7 @@ var mechanisms = map[string][]string{
 	"internal/htmltext":     {"indexer", "cmd"},
 	"internal/lexical":      {"vectordb"},
 	"internal/simd":         {"vectordb/flat", "embedder/local", "cmd"},
-	"internal/problem":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "cmd"},
+	"internal/problem":      {"stream/intake", "stream/feedback", "indexer", "retrieve", "internal/httpd", "cmd"},
 	"internal/httpd":        {"cmd"},
 	"internal/dirlock":      {"stream/kafka", "cmd"},
 	"internal/diskspace":    {"stream/kafka", "cmd"},
@@ -67,7 +68,7 @@ var mechanisms = map[string][]string{
 // heavy modules are linked only through the adapter that exists for them.
 var heavy = map[string][]string{
 	"github.com/twmb/franz-go":      {"stream/kafka"},
-	"github.com/labstack/echo":      {"stream/intake", "indexer", "retrieve", "internal/httpd", "internal/problem", "internal/page", "cmd"},
+	"github.com/labstack/echo":      {"stream/intake", "stream/feedback", "indexer", "retrieve", "internal/httpd", "internal/problem", "internal/page", "cmd"},
 	"github.com/prometheus":         {"indexer", "retrieve", "internal/httpd", "cmd"},
 	"github.com/pkoukk/tiktoken-go": {"chunker", "internal/bpe"},
 	"github.com/JohannesKaufmann":   {"internal/htmltext"},

@@ -23,6 +23,7 @@ import (
 	"github.com/liverag/liverag/internal/page"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/stream/feedback"
 	"github.com/liverag/liverag/stream/intake"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -113,6 +114,19 @@ func (c *corpus) Wait(ctx context.Context, generation string, tokens []string, a
 	return !asOf.After(time.Now()), nil
 }
 
+// opinions is feedback in memory.
+type opinions struct{ all []stream.Feedback }
+
+func (o *opinions) Add(_ context.Context, f stream.Feedback) (stream.Feedback, error) {
+	f.Sequence, f.Time = int64(len(o.all)+1), time.Now()
+	o.all = append(o.all, f)
+	return f, nil
+}
+
+func (o *opinions) List(_ context.Context, _ int64, limit int) ([]stream.Feedback, int64, error) {
+	return o.all[:min(limit, len(o.all))], 2, nil
+}
+
 // serve puts the whole API together, as the program does.
 func serve(t testing.TB) *httpd.Server {
 	t.Helper()
@@ -123,6 +137,7 @@ func serve(t testing.TB) *httpd.Server {
 			intake.New(intake.Config{Sink: c, Waiter: c}).Routes,
 			retrieve.New(retrieve.Config{Store: c.store, Resolver: c, Follower: c, Metrics: metrics}).Routes,
 			indexer.New(indexer.Config{}).Routes,
+			feedback.New(feedback.Config{Log: &opinions{}}).Routes,
 			page.Routes,
 		},
 		OwnLimits: intake.OwnLimits, Metrics: metrics, Logger: slog.New(slog.DiscardHandler),
@@ -184,13 +199,17 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	ask(409, "POST", query, query, `{"query":"x","after":"other"}`)
 	ask(400, "PUT", doc, "/documents/%00", `{"text":""}`)
 	ask(400, "GET", query, "/retrieve", "")
+	ask(202, "POST", "/feedback", "/feedback", `{"query":"refunds","document":"kb/refunds.md","chunk":"kb/refunds.md#1","useful":true,"reason":"it says so"}`)
+	ask(202, "POST", "/feedback", "/feedback", `{"query":"refunds","document":"x","useful":false}`)
+	ask(400, "POST", "/feedback", "/feedback", `{"query":"refunds","document":"x"}`)
+	ask(200, "GET", "/feedback", "/feedback?limit=1", "")
 	ask(200, "GET", "/", "/", "")
 	ask(200, "GET", "/healthz", "/healthz", "")
 	ask(200, "GET", "/readyz", "/readyz", "")
 	ask(200, "GET", "/metrics", "/metrics", "")
 	ask(200, "GET", "/openapi.json", "/openapi.json", "")
 
-	for _, want := range []string{"POST /retrieve 200", "POST /documents 202", "PUT /documents/{id} 200", "PUT /documents/{id} 202", "DELETE /documents/{id} 202", "PUT /acl/{id} 202", "DELETE /acl/{id} 200", "GET /documents/{id} 200"} {
+	for _, want := range []string{"POST /retrieve 200", "POST /documents 202", "PUT /documents/{id} 200", "PUT /documents/{id} 202", "DELETE /documents/{id} 202", "PUT /acl/{id} 202", "DELETE /acl/{id} 200", "GET /documents/{id} 200", "POST /feedback 202", "GET /feedback 200"} {
 		var method, path string
 		var status int
 		if _, err := fmt.Sscan(want, &method, &path, &status); err != nil {

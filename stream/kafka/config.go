@@ -24,7 +24,7 @@ import (
 type Config struct {
 	// Brokers are the addresses HOST:PORT to start from.
 	Brokers []string
-	// Corpus names the topics: <corpus>, <corpus>.dlq and <corpus>.control. Default: documents.
+	// Corpus names the topics: <corpus>, <corpus>.dlq, <corpus>.control and <corpus>.feedback. Default: documents.
 	Corpus string
 	// Partitions is how many a topic that has to be created gets. A topic that exists keeps its own number. Default: 4.
 	Partitions int32

@@ -81,7 +81,7 @@ func harness(t *testing.T, cfg Config, compact func(t *testing.T, raw *kgo.Clien
 		MaxDocumentBytes: testDocumentBytes,
 		Connect: func(t *testing.T) streamtest.Process {
 			l := openLog(t, cfg)
-			return streamtest.Process{Log: l, Groups: l, Register: l.Control(), DeadLetters: l, Letters: l.ReadDeadLetters, Open: l}
+			return streamtest.Process{Log: l, Groups: l, Register: l.Control(), DeadLetters: l, Letters: l.ReadDeadLetters, Open: l, Feedback: l.Feedback()}
 		},
 		Produce: func(t *testing.T, records ...streamtest.Record) {
 			t.Helper()
@@ -154,5 +154,5 @@ func dropTopics(brokers []string, corpus string) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	_, _ = kadm.NewClient(client).DeleteTopics(ctx, corpus, corpus+".dlq", corpus+".control")
+	_, _ = kadm.NewClient(client).DeleteTopics(ctx, corpus, corpus+".dlq", corpus+".control", corpus+".feedback")
 }

@@ -562,7 +562,7 @@ func (e *Embedded) seal(l *listener) error {
 	}
 	var records []*kgo.Record
 	for _, topic := range topics.Sorted() {
-		if strings.HasSuffix(topic.Topic, ".dlq") || strings.HasSuffix(topic.Topic, ".control") || topic.IsInternal {
+		if strings.HasSuffix(topic.Topic, ".dlq") || strings.HasSuffix(topic.Topic, ".control") || strings.HasSuffix(topic.Topic, ".feedback") || topic.IsInternal {
 			continue
 		}
 		for partition := range topic.Partitions {

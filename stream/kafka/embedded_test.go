@@ -671,13 +671,13 @@ func TestCreatedTopics(t *testing.T) {
 	t.Parallel()
 	e := openEmbedded(t, EmbeddedConfig{})
 	l := openLog(t, Config{Embedded: e})
-	configs, err := kadm.NewClient(l.client).DescribeTopicConfigs(t.Context(), l.topic, l.dlqTopic(), l.controlTopic())
+	configs, err := kadm.NewClient(l.client).DescribeTopicConfigs(t.Context(), l.topic, l.dlqTopic(), l.controlTopic(), l.feedbackTopic())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, rc := range configs {
 		want := map[string]string{"cleanup.policy": "compact", "retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": itoa(l.cfg.maxRecordBytes())}
-		if rc.Name == l.dlqTopic() {
+		if rc.Name == l.dlqTopic() || rc.Name == l.feedbackTopic() {
 			want["cleanup.policy"] = "delete"
 		} else {
 			want["delete.retention.ms"] = "604800000"

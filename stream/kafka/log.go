@@ -35,7 +35,9 @@ type Log struct {
 	identity stream.Identity
 	control  *register
 	letters  letters
-	changed  atomic.Pointer[error] // set once it is known that the topic is not the one that was opened
+	// noFeedback is why there is no topic for feedback; nil: there is one.
+	noFeedback error
+	changed    atomic.Pointer[error] // set once it is known that the topic is not the one that was opened
 }
 
 var (
@@ -156,14 +158,16 @@ func undialled(err error) bool {
 func (l *Log) dlqTopic() string     { return l.topic + ".dlq" }
 func (l *Log) controlTopic() string { return l.topic + ".control" }
 
+func (l *Log) feedbackTopic() string { return l.topic + ".feedback" }
+
 // prepare creates what is missing, checks what is there, and learns the identity.
 func (l *Log) prepare(ctx context.Context) error {
 	admin := kadm.NewClient(l.client)
-	topics, err := admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic())
+	topics, err := admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic(), l.feedbackTopic())
 	for err != nil && undialled(err) { // the client gives up at once where nobody listens, as while a broker that was started with us comes up
 		select {
 		case <-time.After(100 * time.Millisecond):
-			topics, err = admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic())
+			topics, err = admin.ListTopics(ctx, l.topic, l.dlqTopic(), l.controlTopic(), l.feedbackTopic())
 		case <-ctx.Done():
 			return l.unavailable("open log", err)
 		}
@@ -213,6 +217,15 @@ func (l *Log) prepare(ctx context.Context) error {
 	}
 	if err := create(l.controlTopic(), 1, compact()); err != nil {
 		return err
+	}
+	// Labels are as good in a year as today, so nothing of them vanishes by age.
+	if err := create(l.feedbackTopic(), 1, map[string]*string{"cleanup.policy": kadm.StringPtr("delete"), "retention.ms": forever}); err != nil {
+		if l.cfg.Embedded != nil || errors.Is(err, stream.ErrUnavailable) {
+			return err
+		}
+		// A cluster may allow the other topics and not this one. That is no reason not to answer.
+		l.noFeedback = err
+		l.cfg.Logger.Warn("feedback can't be kept: create the topic, or allow it to be created", "topic", l.feedbackTopic(), "error", err)
 	}
 	if topics.Has(l.topic) {
 		if err := l.checkTopic(ctx, admin); err != nil {
@@ -269,6 +282,9 @@ func (l *Log) lookup(ctx context.Context, all bool) (stream.Identity, [16]byte, 
 	names := []string{l.topic}
 	if all {
 		names = append(names, l.dlqTopic(), l.controlTopic())
+		if l.noFeedback == nil {
+			names = append(names, l.feedbackTopic())
+		}
 	}
 	req := kmsg.NewPtrMetadataRequest()
 	for _, name := range names {
@@ -506,9 +522,9 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 				return refused
 			}
 		}
-		if errors.Is(err, kerr.UnknownTopicID) && records[0].Topic == l.dlqTopic() {
-			// Somebody made the topic again, to be rid of the letters. The client would not learn of it; what is poison would hold up its partition until a restart.
-			l.client.PurgeTopicsFromProducing(l.dlqTopic())
+		if topic := records[0].Topic; errors.Is(err, kerr.UnknownTopicID) && (topic == l.dlqTopic() || topic == l.feedbackTopic()) {
+			// Somebody made the topic again, to be rid of what was in it. The client would not learn of it; what is poison would hold up its partition until a restart.
+			l.client.PurgeTopicsFromProducing(topic)
 		}
 		if ctx.Err() != nil {
 			return l.overdue(ctx)

@@ -30,6 +30,8 @@ type Process struct {
 	Letters func(ctx context.Context, limit int) ([]stream.DeadLetter, error)
 	// Open reads and settles the open ones.
 	Open stream.Letters
+	// Feedback is what was said of answers.
+	Feedback stream.FeedbackLog
 }
 
 // Record is a log record as any program may write it.
@@ -80,6 +82,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Harness) {
 		{"Compaction", testCompaction},
 		{"DeadLetters", testDeadLetters},
 		{"LettersSettled", testLettersSettled},
+		{"Feedback", testFeedback},
 		{"Register", testRegister},
 		{"RegisterConcurrent", testRegisterConcurrent},
 		{"RegisterCompacted", testRegisterCompacted},
