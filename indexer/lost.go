@@ -83,7 +83,9 @@ func (g *generation) startOver() {
 				if !ok || spec.Group != g.group || spec.Desired == drop {
 					return errUnchanged
 				}
-				again := Spec{Generation: spec.Generation, Recipe: spec.Recipe, Desired: spec.Desired, Created: time.Now().UTC().Truncate(time.Millisecond), Horizon: map[int32]int64{}}
+				again := spec // what was asked for; all that was found out about it is gone
+				again.Created, again.Horizon = time.Now().UTC().Truncate(time.Millisecond), map[int32]int64{}
+				again.AsOf, again.Doubted = time.Time{}, time.Time{}
 				for _, end := range ends {
 					again.Horizon[end.Partition] = end.Offset
 				}

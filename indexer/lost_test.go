@@ -1,6 +1,12 @@
 package indexer
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/liverag/liverag/stream"
+)
 
 // TestAGenerationThatTheSharedStoreLostIsBuiltAgain: somebody drops it behind everybody's back, while its processes run and write, while they run and have nothing to do,
 // and while none runs. Made anew and empty it would look complete: its group has read everything.
@@ -61,5 +67,57 @@ func TestAGenerationThatTheSharedStoreLostIsBuiltAgain(t *testing.T) {
 			}
 			b.compare(want)
 		})
+	}
+}
+
+// TestAPartialGenerationThatWasLostIsTheSamePartAgain: it is built again as it was asked for, not as a view of the whole log at the full price.
+func TestAPartialGenerationThatWasLostIsTheSamePartAgain(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.stop()
+	b.start(Config{Shared: true})
+	b.eventually("ready", func() bool { return b.indexer.Ready() == nil })
+	var changes []stream.Change
+	for i := range 40 {
+		changes = append(changes, upsert(fmt.Sprint("doc", i), "some text"))
+	}
+	b.settle(changes...)
+	extent := Extent{Sample: .25, From: time.Now().Add(-time.Hour).UTC()}
+	if _, err := b.indexer.Replay(b.ctx(), Replay{Name: "part", Recipe: b.indexer.live.Load().recipe, Extent: extent, Share: .5}); err != nil {
+		t.Fatal(err)
+	}
+	// What a process knows of a topic whose partitions were added to, which this log can't be.
+	err := b.indexer.change(b.ctx(), func(c *control) error {
+		spec := c.Generations["part"]
+		spec.Spread = true
+		c.Generations["part"] = spec
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := func() Spec {
+		b.indexer.mu.Lock()
+		defer b.indexer.mu.Unlock()
+		return b.indexer.control.Generations["part"]
+	}
+	built := func() bool {
+		info, err := b.indexer.Info("part")
+		return err == nil && info.State == StatePartial && info.Progress.Documents > 0
+	}
+	b.eventually("built", built)
+	before := spec()
+	if err := b.store.Drop(b.ctx(), "part"); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("begun again", func() bool { return spec().Group != before.Group })
+	b.eventually("built again", built)
+	after := spec()
+	if !after.Extent.equal(extent) || after.Share != .5 || !after.Spread || after.Fingerprint != before.Fingerprint || after.Origin != before.Origin {
+		t.Errorf("it was %+v, and is %+v", before, after)
+	}
+	info, err := b.indexer.Info("part")
+	if err != nil || info.Progress.Documents >= 40 {
+		t.Errorf("%d documents, %v", info.Progress.Documents, err)
 	}
 }
