@@ -384,7 +384,8 @@ func (p *examined) examine() error {
 	if err := p.examineSnapshot(); err != nil {
 		return err
 	}
-	torn := "" // the file that was cut off, if one was
+	torn := ""                 // the file that ends in the middle of a batch, if one does
+	cuts := map[string]int64{} // what is intact of files like that; nothing is cut off before it is known that nobody was told of it
 	for _, base := range bases {
 		name := strconv.FormatInt(base, 10) + ".dat"
 		path := filepath.Join(p.dir, name)
@@ -438,10 +439,7 @@ func (p *examined) examine() error {
 				if !p.accept {
 					torn = path
 				}
-				if err := cut(path, int64(at)); err != nil {
-					return err
-				}
-				b = b[:at]
+				cuts[path], b = int64(at), b[:at]
 			}
 		}
 		p.found[name] = recordOf(b)
@@ -450,7 +448,14 @@ func (p *examined) examine() error {
 		}
 	}
 	if p.next < p.end {
-		return p.lost(cmp.Or(torn, p.dir), "ends at offset %d, and records up to %d were acknowledged", p.next, p.end)
+		if err := p.lost(cmp.Or(torn, p.dir), "ends at offset %d, and records up to %d were acknowledged", p.next, p.end); err != nil {
+			return err
+		}
+	}
+	for path, size := range cuts {
+		if err := cut(path, size); err != nil {
+			return err
+		}
 	}
 	return nil
 }

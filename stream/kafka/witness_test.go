@@ -198,6 +198,29 @@ func TestATornTailIsNoDamage(t *testing.T) {
 	}
 }
 
+// TestARefusedLogIsLeftAsItIs: what is damaged may be all that is left of an acknowledged record, and is what somebody will want to look at.
+func TestARefusedLogIsLeftAsItIs(t *testing.T) {
+	t.Parallel()
+	dir, _ := witnessed(t)
+	segment := filepath.Join(dir, "log", "partitions", "documents-0", "0.dat")
+	b, err := os.ReadFile(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-3] ^= 4 // in the last batch, which was acknowledged
+	if err := os.WriteFile(segment, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := reopened(t, EmbeddedConfig{Dir: dir, Logger: quiet}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), segment) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if now, err := os.ReadFile(segment); err != nil || !bytes.Equal(now, b) {
+		t.Errorf("of %d bytes %d are left, %v", len(b), len(now), err)
+	}
+}
+
 // TestALossIsAcceptedOnlyWithoutAnIndex: while the index of a damaged log is there it stays refused; without it the log goes on with everything that is intact, and tells.
 func TestALossIsAcceptedOnlyWithoutAnIndex(t *testing.T) {
 	t.Parallel()
