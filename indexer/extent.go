@@ -73,6 +73,9 @@ func (e Extent) holds(c *stream.Change) bool {
 // samples tells whether a document is in the sample.
 func (e Extent) samples(key string) bool { return inSample(hash(key), e.Sample) }
 
+// Samples tells whether the document of that id, without a tenant, is in the sample: an eval asks only what a generation of that sample can answer.
+func (e Extent) Samples(id string) bool { return e.samples(stream.Key("", id)) }
+
 // inSample tells whether a hash is in a share of all; 0 and 1 are all.
 func inSample(h uint64, share float64) bool {
 	// From the other end of the hash than a verification's slices.

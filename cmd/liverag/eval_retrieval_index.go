@@ -20,22 +20,55 @@ import (
 // scratchLog is how large the log of a scratch index may grow; the disk is the limit before.
 const scratchLog = 1 << 40
 
-// index makes an index of a corpus, with the code that `up` runs, and asks it.
-func (e *evalRetrieval) index(ctx context.Context, frame *evalFrame, corpus string) (_ *asked, err error) {
-	if corpus == "" {
-		return nil, withHint(errors.New("--in-process needs the documents: there is no corpus.jsonl in the set"), "name a directory in BEIR's layout with --set; --questions asks questions of your own about it")
-	}
+// index makes an index of a corpus, and asks it.
+func (e *evalRetrieval) index(ctx context.Context, frame *evalFrame, corpus string) (*asked, error) {
 	filter, err := vectordb.ParseFilter([]byte(cmp.Or(e.filter, "null")))
 	if err != nil {
 		return nil, err
 	}
-	cfg := frame.call.evalConfig()
+	scratch, err := indexCorpus(ctx, frame, frame.call.evalConfig(), corpus, e.keep)
+	if err != nil {
+		return nil, err
+	}
+	return &asked{
+		search: func(ctx context.Context, query string, k int) ([]evals.Ranked, error) {
+			request := retrieve.NewRequest(query)
+			request.K, request.Filter, request.Mode = k, filter, retrieve.Mode(e.modeName())
+			answer, err := scratch.retriever.Retrieve(ctx, request)
+			if err != nil {
+				return nil, err
+			}
+			out := make([]evals.Ranked, len(answer.Hits))
+			for i, hit := range answer.Hits {
+				out[i] = evals.Ranked{Document: hit.Key, Score: hit.Score, Text: hit.Text}
+			}
+			return out, nil
+		},
+		target: func() (evals.Target, error) {
+			info, err := scratch.indexer.Info(indexer.Live)
+			return evals.Target{Generation: info.Name, Recipe: describeRecipe(info.Recipe)}, err
+		},
+		close: scratch.shut,
+	}, nil
+}
+
+// scratchIndex is an index that was made for an eval, and runs until it is shut.
+type scratchIndex struct {
+	*system
+	shut func() error
+}
+
+// indexCorpus makes an index of a corpus by the recipe of cfg, a configuration of evalConfig, with the code that `up` runs, in the directory keep; empty: in one that is removed at the end.
+func indexCorpus(ctx context.Context, frame *evalFrame, cfg *Config, corpus, keep string) (_ *scratchIndex, err error) {
+	if corpus == "" {
+		return nil, withHint(errors.New("--in-process needs the documents: there is no corpus.jsonl in the set"), "name a directory in BEIR's layout with --set; --questions asks questions of your own about it")
+	}
 	vectors := filepath.Join(cfg.Data, "cache", cfg.Corpus)
-	cfg.Corpus, cfg.Data = defaultConfig().Corpus, e.keep
+	cfg.Corpus, cfg.Data = defaultConfig().Corpus, keep
 	cfg.Kafka, cfg.Milvus, cfg.Mapping = defaultConfig().Kafka, MilvusConfig{}, MappingConfig{}
 	cfg.Log.MaxBytes = scratchLog
 	remove := func() error { return nil }
-	if e.keep == "" {
+	if keep == "" {
 		if cfg.Data, err = os.MkdirTemp("", "liverag-eval-"); err != nil {
 			return nil, fmt.Errorf("make an index: %w", err)
 		}
@@ -76,26 +109,7 @@ func (e *evalRetrieval) index(ctx context.Context, frame *evalFrame, corpus stri
 	if err := fillCorpus(filling, frame, s, corpus); err != nil {
 		return nil, errors.Join(err, shut())
 	}
-	return &asked{
-		search: func(ctx context.Context, query string, k int) ([]evals.Ranked, error) {
-			request := retrieve.NewRequest(query)
-			request.K, request.Filter, request.Mode = k, filter, retrieve.Mode(e.modeName())
-			answer, err := s.retriever.Retrieve(ctx, request)
-			if err != nil {
-				return nil, err
-			}
-			out := make([]evals.Ranked, len(answer.Hits))
-			for i, hit := range answer.Hits {
-				out[i] = evals.Ranked{Document: hit.Key, Score: hit.Score, Text: hit.Text}
-			}
-			return out, nil
-		},
-		target: func() (evals.Target, error) {
-			info, err := s.indexer.Info(indexer.Live)
-			return evals.Target{Generation: info.Name, Recipe: describeRecipe(info.Recipe)}, err
-		},
-		close: shut,
-	}, nil
+	return &scratchIndex{s, shut}, nil
 }
 
 // linkCache lets the directory at link be the one at target.

@@ -108,6 +108,7 @@ func verbs() []verb {
 		generationsVerb(),
 		planVerb(),
 		replayVerb(),
+		sweepVerb(),
 		promoteVerb(),
 		rollbackVerb(),
 		dropVerb(),
