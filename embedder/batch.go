@@ -198,6 +198,9 @@ func (b *Batcher) Embed(ctx context.Context, role Role, inputs []string) ([][]fl
 	return c.vectors, nil
 }
 
+// Inputs is how many inputs fill all the requests that may be in flight.
+func (b *Batcher) Inputs() int { return b.cfg.Concurrency * b.cfg.MaxInputs }
+
 // Requests is how many requests so many inputs of so many tokens fill, at least.
 func (b *Batcher) Requests(inputs, tokens int64) int64 {
 	fill := func(n int64, most int) int64 {

@@ -291,6 +291,7 @@ func (g *generation) newPipeline() *pipeline {
 		progress:   g.progress,
 		counts:     &g.counts,
 		trouble:    &g.trouble,
+		window:     newWindow(g.parts.Embedder),
 	}
 	if x.config.Shared {
 		// What this process does is a part of the generation's progress.

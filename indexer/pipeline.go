@@ -54,6 +54,7 @@ type pipeline struct {
 	progress   *progress
 	counts     *counts
 	trouble    *atomic.Pointer[Trouble]
+	window     *window // nil: what is embedded has no bound
 
 	mu       sync.Mutex
 	ready    *sync.Cond
@@ -686,6 +687,14 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 	for i := range missing {
 		texts[i] = missing[i].text
 	}
+	leave := func() {}
+	if p.lane(t) == embedder.Replay {
+		var err error
+		if leave, err = p.window.enter(ctx, len(missing)); err != nil {
+			return err
+		}
+	}
+	defer leave()
 	for {
 		usage := &embedder.Usage{CountTokens: p.parts.Price > 0}
 		vectors, err := p.model(embedder.WithUsage(ctx, usage), p.lane(t), texts)
@@ -718,6 +727,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 			p.counts.addTokens(time.Now(), t.tokens)
 			p.counts.tokensReused.Add(int64(total - t.tokens))
 			p.clearTrouble()
+			leave()
 			return p.send(ctx, t)
 		}
 		var failed *embedder.Error

@@ -12,9 +12,6 @@ import (
 	"testing"
 )
 
-// moves is how often the alias is moved under load.
-const moves = 30
-
 // chunkSet names the chunks of one version of a text under one recipe, as "start-end".
 type chunkSet map[string]bool
 
@@ -36,6 +33,7 @@ func TestPromotesUnderLoad(t *testing.T) {
 
 func promoteUnderLoad(t *testing.T, first, second map[string]any) {
 	const documents, clients = 24, 8
+	moves, answersEach := scaled(t, "LIVERAG_PROMOTES", 30), int64(scaled(t, "LIVERAG_PROMOTE_ANSWERS", 2*clients))
 	p := startProgram(t, t.TempDir())
 	initial := p.live().Name
 	text := func(doc, version int) string {
@@ -191,7 +189,7 @@ func promoteUnderLoad(t *testing.T, first, second map[string]any) {
 	}
 	// The alias moves once some answers came since the last time.
 	for move := range moves {
-		goal := answers.Load() + 2*clients
+		goal := answers.Load() + answersEach
 		until(t, "answered", func() bool { return answers.Load() >= goal || len(problems) > 0 })
 		path := []string{"/generations/two/promote", "/rollback", "/generations/two/promote", "/generations/one/promote"}[move%4]
 		p.must(nil, "POST", path, nil)
