@@ -27,7 +27,7 @@ func (s signed) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 
 // deadLetter is the letter of a change.
 func deadLetter(c *stream.Change, problem stream.Problem, attempts int) stream.DeadLetter {
-	letter := stream.DeadLetter{Raw: c.Raw, Position: c.Position, Time: c.Time, Problem: problem, Attempts: attempts}
+	letter := stream.DeadLetter{Raw: c.Raw, Position: c.Position, Version: c.Version, Time: c.Time, Problem: problem, Attempts: attempts}
 	if c.ID != "" && stream.CheckID(c.ID) == nil && (c.Tenant == "" || stream.CheckID(c.Tenant) == nil) {
 		letter.Key = c.Key()
 	}
@@ -169,20 +169,22 @@ func (x *Indexer) reread(ctx context.Context, batch []*stream.Letter) (changes m
 		key    string
 		access bool
 	}
-	newest := make(map[subject][]stream.Position) // of what is wanted
+	newest := make(map[subject][]*stream.Change) // of what is wanted
 	err = r.until(ctx, ends, func(c *stream.Change) error {
 		about := subject{c.Key(), c.Kind == stream.Access || c.Kind == stream.Invalid && strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix)}
 		if c.Kind != stream.Invalid {
-			for _, at := range newest[about] {
-				superseded[at] = true
-				delete(changes, at)
-			}
-			delete(newest, about)
+			newest[about] = slices.DeleteFunc(newest[about], func(old *stream.Change) bool {
+				if c.Version < old.Version { // of another partition, read later
+					return false
+				}
+				superseded[old.Position] = true
+				return true
+			})
 		}
 		if wanted[c.Position] {
 			kept := *c
 			changes[c.Position] = &kept
-			newest[about] = append(newest[about], c.Position) // poison counts as what its key says: content, or access
+			newest[about] = append(newest[about], &kept) // poison counts as what its key says: content, or access
 		}
 		return nil
 	})
@@ -190,7 +192,7 @@ func (x *Indexer) reread(ctx context.Context, batch []*stream.Letter) (changes m
 		return nil, nil, err
 	}
 	for at := range superseded {
-		changes[at] = nil
+		delete(changes, at)
 	}
 	return changes, superseded, nil
 }
@@ -247,11 +249,13 @@ func (x *Indexer) Rejected(ctx context.Context, generation, key string, holds in
 	if err != nil {
 		return nil
 	}
-	epoch := holds >> 40 // as long as the log is the same one, so is its epoch
 	var found *Rejected
 	for i := range letters {
 		l := &letters[i]
-		version := stream.Version(int32(epoch), l.Position.Offset)
+		version := l.Version
+		if version == 0 {
+			version = stream.Version(int32(holds>>40), l.Position.Offset) // likely: few documents have changes of two epochs
+		}
 		if !foreign(l) && version > holds && slices.Contains(l.Generations, generation) && (found == nil || version > found.Version) {
 			found = &Rejected{Version: version, Problem: l.Problem, Letter: l.ID}
 		}

@@ -1,7 +1,10 @@
 package indexer
 
 import (
+	"fmt"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -49,5 +52,111 @@ func TestTheLaterOfTwoPartitionsWins(t *testing.T) {
 				t.Errorf("%q waits, after %d others, and covers %d changes", waiting.content.Document.Text, len(waiting.earlier), len(waiting.covers))
 			}
 		})
+	}
+}
+
+// spread makes the live generation one that knows that partitions were added, and returns how to write where a document was before.
+func (b *bed) spread() (before func(id, value string) stream.Position) {
+	b.t.Helper()
+	err := b.indexer.change(b.ctx(), func(c *control) error {
+		spec := c.Generations[c.Live]
+		spec.Spread = true
+		c.Generations[c.Live] = spec
+		return nil
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.stop()
+	b.start(Config{})
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.embedded.Brokers()...), kgo.Dialer(b.embedded.Dialer()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(client.Close)
+	now := map[string]int32{}
+	return func(id, value string) stream.Position {
+		b.t.Helper()
+		if _, ok := now[id]; !ok {
+			now[id] = b.append(stream.Change{Kind: stream.Access, ID: id})[0].Partition
+		}
+		r := &kgo.Record{Topic: "documents", Partition: (now[id] + 1) % 3, Key: []byte(id), Value: []byte(value)}
+		if err := client.ProduceSync(b.ctx(), r).FirstErr(); err != nil {
+			b.t.Fatal(err)
+		}
+		return stream.Position{Partition: r.Partition, Offset: r.Offset}
+	}
+}
+
+// TestLettersOfTwoPartitions: which of a document's changes is newer is said by their versions, not by their offsets, nor by the order of reading.
+func TestLettersOfTwoPartitions(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	before := b.spread()
+	b.poison("poison")
+	g := b.indexer.live.Load().name
+
+	// Two that are in the first partition now, and were in the second.
+	var names []string
+	for i := 0; len(names) < 2; i++ {
+		if id := fmt.Sprint("doc", i); b.append(stream.Change{Kind: stream.Access, ID: id})[0].Partition == 0 {
+			names = append(names, id)
+		}
+	}
+	late, early := names[0], names[1]
+
+	// The newest change is poison, and an older one behind much else serves.
+	var last []stream.Position
+	last = append(last, b.append(upsert(late, "poison that heals"))...)
+	first := before(late, `{"text":"poison too"}`)
+	for i := range 60 {
+		last = append(last, before(late, fmt.Sprintf(`{"text":"old %d"}`, i)))
+	}
+	// An older change is poison, at a higher offset than the one that serves.
+	last = append(last, before(early, `{"text":"poison of before"}`))
+	b.reach(last)
+	b.reach(b.append(upsert(early, "it is fine")))
+	if held := b.current(late); held.Text != "old 59" {
+		t.Fatalf("%q is served", held.Text)
+	}
+	letter := fmt.Sprintf("%d-%d", last[0].Partition, last[0].Offset)
+	if r := b.indexer.Rejected(b.ctx(), g, late, b.current(late).Version); r == nil || r.Letter != letter {
+		t.Errorf("the newest change is %s, and %+v is said to be rejected", letter, r)
+	}
+	if r := b.indexer.Rejected(b.ctx(), g, early, b.current(early).Version); r != nil {
+		t.Errorf("the newest change is served, and %+v is said to be rejected", r)
+	}
+	b.poison("")
+	tried, err := b.indexer.Redrive(b.ctx(), letter, fmt.Sprintf("%d-%d", first.Partition, first.Offset))
+	if err != nil || len(tried) != 2 || tried[0].Outcome != string(stream.Redriven) || tried[1].Outcome != string(stream.Superseded) {
+		t.Errorf("%+v, %v", tried, err)
+	}
+	if held := b.current(late); held.Text != "poison that heals" {
+		t.Errorf("%q is served", held.Text)
+	}
+}
+
+// TestARepairOfAnAccessInAnotherPartition: who may read a document was said last in another partition than its text.
+func TestARepairOfAnAccessInAnotherPartition(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	before := b.spread()
+	at := []stream.Position{before("doc", `{"text":"a text"}`)}
+	at = append(at, b.append(stream.Change{Kind: stream.Access, ID: "doc", ACL: []string{"ann"}})...)
+	b.reach(at)
+	held := b.current("doc")
+	if held.Access.Version != stream.Version(1, at[1].Offset) || held.Version != stream.Version(0, at[0].Offset) {
+		t.Fatalf("it holds %d, access %+v", held.Version, held.Access)
+	}
+	// The store forgets the access.
+	b.damage(func(revs map[string]*vectordb.Revision) { revs["doc"].Access = vectordb.Access{} })
+	if r := b.verify(Verification{}); r.Stale != 1 {
+		t.Fatalf("%+v", r)
+	}
+	if r := b.verify(Verification{Repair: true}); r.Stale != 1 || r.Repaired != 1 {
+		t.Errorf("%+v", r)
+	}
+	if now := b.current("doc"); now.Access.Version != held.Access.Version {
+		t.Errorf("its access is %+v, and was %+v", now.Access, held.Access)
 	}
 }

@@ -120,9 +120,21 @@ type folded struct {
 	access  int64 // newest access
 	poison  int64 // newest record of it that is no change
 	digest  [8]byte
-	at      int32 // partition
+	at      int32 // the newest content's partition
+	said    int32 // the newest access's partition
 	deleted bool
 	seen    bool // in the store
+}
+
+// places are where the newest content and the newest access are in the log.
+func (f *folded) places() (at []stream.Position) {
+	if f.version > 0 {
+		at = append(at, stream.Position{Partition: f.at, Offset: stream.OffsetOf(f.version)})
+	}
+	if f.access > 0 {
+		at = append(at, stream.Position{Partition: f.said, Offset: stream.OffsetOf(f.access)})
+	}
+	return at
 }
 
 // share is a part of the space of hashes: those whose first bits are these.
@@ -354,7 +366,9 @@ func (r *verification) read(ctx context.Context, c *stream.Change, history map[s
 	}
 	switch { // what is newer by its version may be read before, in another partition
 	case c.Kind == stream.Access:
-		f.access = max(f.access, c.Version)
+		if c.Version > f.access {
+			f.access, f.said = c.Version, c.Position.Partition
+		}
 	case c.Kind == stream.Invalid:
 		if stream.CheckID(c.ID) == nil && !strings.HasSuffix(string(c.Raw.Key), stream.AccessSuffix) {
 			f.poison = max(f.poison, c.Version)
@@ -680,16 +694,13 @@ func (r *verification) rejected(ctx context.Context, key string, state folded) (
 		}
 		for i := range letters {
 			l := &letters[i]
-			if !foreign(l) && l.Position.Partition == state.at && l.Position.Offset == offsetOf(state.version) && slices.Contains(l.Generations, r.g.name) {
+			if !foreign(l) && l.Position.Partition == state.at && l.Position.Offset == stream.OffsetOf(state.version) && slices.Contains(l.Generations, r.g.name) {
 				return true, nil
 			}
 		}
 	}
 	return false, nil
 }
-
-// offsetOf is the inverse of stream.Version, but for the epoch.
-func offsetOf(version int64) int64 { return version&(1<<40-1) - 1 }
 
 func (r *verification) count(f Finding) {
 	switch f.Kind {
@@ -716,11 +727,7 @@ func (r *verification) count(f Finding) {
 func (r *verification) repair(ctx context.Context, wrong []Finding, states []folded) error {
 	var wanted []stream.Position
 	for i := range wrong {
-		for _, version := range []int64{states[i].version, states[i].access} {
-			if version > 0 {
-				wanted = append(wanted, stream.Position{Partition: states[i].at, Offset: offsetOf(version)})
-			}
-		}
+		wanted = append(wanted, states[i].places()...)
 	}
 	changes, err := r.x.changesAt(ctx, wanted)
 	if err != nil {
@@ -749,9 +756,9 @@ func (r *verification) mend(ctx context.Context, f *Finding, state folded, chang
 			return err
 		}
 	}
-	for _, version := range []int64{state.version, state.access} {
-		c := changes[stream.Position{Partition: state.at, Offset: offsetOf(version)}]
-		if version == 0 || c == nil || c.Key() != key { // compaction has taken it: there is a newer one, which the pipeline applies
+	for _, at := range state.places() {
+		c := changes[at]
+		if c == nil || c.Key() != key { // compaction has taken it: there is a newer one, which the pipeline applies
 			continue
 		}
 		if problem, err := r.g.redo(ctx, c, true); err != nil {

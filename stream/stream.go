@@ -211,8 +211,10 @@ type Receipt struct {
 type DeadLetter struct {
 	Raw      *Raw
 	Position Position
-	Time     time.Time
-	Problem  Problem
+	// Version is the change's. 0 in letters of programs that did not say.
+	Version int64
+	Time    time.Time
+	Problem Problem
 	// Attempts counts how often indexing it was tried.
 	Attempts int
 	// Key is the key of the document that it would have changed. Empty: the record names none.

@@ -28,6 +28,7 @@ const (
 	headerLog        = "liverag-log" // identity of the log that the position is one of
 	headerDocument   = "liverag-document"
 	headerGeneration = "liverag-generation"
+	headerVersion    = "liverag-version"
 	// headerSettled marks a record that is no letter, but closes the one whose place its headers name.
 	headerSettled = "liverag-settled"
 	// headerOwn comes last, and holds how many of the headers before it are the record's own: those may have the names of ours, as those of a letter that
@@ -71,6 +72,9 @@ func (l *Log) Send(ctx context.Context, letters ...stream.DeadLetter) error {
 		}
 		if d.Generation != "" {
 			add(headerGeneration, d.Generation)
+		}
+		if d.Version > 0 {
+			add(headerVersion, strconv.FormatInt(d.Version, 10))
 		}
 		own := 0
 		if d.Raw != nil {
@@ -224,6 +228,8 @@ func deadLetter(r *kgo.Record) stream.DeadLetter {
 			d.Key = value
 		case headerGeneration:
 			d.Generation = value
+		case headerVersion:
+			d.Version, _ = strconv.ParseInt(value, 10, 64)
 		case headerTruncated:
 			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value}) // or nobody would know that there was more
 		case headerTime:

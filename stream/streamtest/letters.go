@@ -17,7 +17,7 @@ func testLettersSettled(t *testing.T, h Harness) {
 		return stream.DeadLetter{
 			Raw:      &stream.Raw{Topic: "documents", Key: []byte(key), Value: []byte("{" + code), Headers: []stream.Header{{Key: "x", Value: []byte("y")}}},
 			Position: stream.Position{Partition: 1, Offset: offset}, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-			Problem: stream.Problem{Code: code, Detail: "why"}, Attempts: 1, Key: key, Generation: generation,
+			Problem: stream.Problem{Code: code, Detail: "why"}, Attempts: 1, Key: key, Generation: generation, Version: 1<<40 + 7,
 		}
 	}
 	ids := func(p Process, q stream.LetterQuery) []string {
@@ -67,7 +67,7 @@ func testLettersSettled(t *testing.T, h Harness) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(letter.Generations, []string{"first", "second"}) || letter.Problem.Code != stream.CodeInputTooLong || letter.Key != "doc" ||
+	if !reflect.DeepEqual(letter.Generations, []string{"first", "second"}) || letter.Problem.Code != stream.CodeInputTooLong || letter.Key != "doc" || letter.Version != 1<<40+7 ||
 		letter.Raw == nil || string(letter.Raw.Value) != "{"+stream.CodeInputTooLong || len(letter.Raw.Headers) != 1 || letter.RejectedAt.IsZero() ||
 		letter.Size != len("doc")+1+len(stream.CodeInputTooLong)+2 || !letter.Time.Equal(again.Time) {
 		t.Errorf("letter %+v of %+v", letter, letter.Raw)
