@@ -354,11 +354,15 @@ func TestADocumentOfManyChunks(t *testing.T) {
 			t.Logf("a document of %d bytes, %d chunks in all: searchable after %s", b.Len(), p.live().Progress.Chunks, took.Round(time.Millisecond))
 			t.Logf("%d small edits before: p50 %s, p99 %s; %d during: p50 %s, p99 %s, at most %s", len(before), quantile(before, .5), quantile(before, .99),
 				len(during), quantile(during, .5), quantile(during, .99), during[len(during)-1])
-			if was, is := quantile(before, .5), quantile(during, .5); is > 10*was+500*time.Millisecond {
-				t.Errorf("half of the small edits took more than %s, and %s before", is, was)
+			// An edit that meets the one write of the large document waits for it. No other may.
+			was, slow := quantile(before, .5), 0
+			for _, d := range during {
+				if d > 10*was+500*time.Millisecond {
+					slow++
+				}
 			}
-			if took > 5*time.Second && during[len(during)-1] > took*3/4 {
-				t.Errorf("a small edit took %s, and the large document %s", during[len(during)-1], took)
+			if slow > 3+len(during)/20 {
+				t.Errorf("%d of %d small edits took more than ten times as long as before", slow, len(during))
 			}
 			p.holds(t, 1200)
 		})
