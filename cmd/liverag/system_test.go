@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/demo"
@@ -119,4 +120,46 @@ func benchmarkReplay(b *testing.B, change func(*Config)) {
 		}
 	}
 	b.ReportMetric(float64(len(changes)*b.N)/b.Elapsed().Seconds(), "documents/s")
+}
+
+// BenchmarkReplayByAModel measures a replay by local/minilm with nothing there, with every vector in the cache, and with every vector in another generation.
+func BenchmarkReplayByAModel(b *testing.B) {
+	const documents = 120
+	s, _ := startSystem(b, func(cfg *Config) { cfg.Embedder = "hash/384" })
+	receipt, err := s.log.Append(b.Context(), benchChanges(documents)...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.indexer.WaitApplied(b.Context(), indexer.Live, receipt.Positions); err != nil {
+		b.Fatal(err)
+	}
+	rates := map[string]float64{}
+	for b.Loop() {
+		replay := func(name string) {
+			begun := time.Now()
+			if _, err := s.indexer.Create(b.Context(), name, vectordb.Recipe{Embedder: vectordb.EmbedderRecipe{Model: "local/minilm"}}); err != nil {
+				b.Fatal(err)
+			}
+			if err := s.indexer.WaitApplied(b.Context(), name, receipt.Positions); err != nil {
+				b.Fatal(err)
+			}
+			if rates[name] == 0 { // later ones of the first kind have a cache
+				rates[name] = documents / time.Since(begun).Seconds()
+			}
+		}
+		replay("fresh")
+		if err := s.indexer.Drop(b.Context(), "fresh"); err != nil {
+			b.Fatal(err)
+		}
+		replay("cached")
+		replay("lent")
+		for _, name := range []string{"cached", "lent"} {
+			if err := s.indexer.Drop(b.Context(), name); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for name, rate := range rates {
+		b.ReportMetric(rate, name+"-documents/s")
+	}
 }
