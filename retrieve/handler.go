@@ -21,6 +21,9 @@ import (
 // maxBody holds the longest query with every byte escaped, and a filter and tokens beside it.
 const maxBody = 1 << 20
 
+// HeaderUnlogged on a request keeps its question out of what [Config.Asked] is told, whatever its value.
+const HeaderUnlogged = "Liverag-Unlogged"
+
 // Routes adds GET and POST /retrieve, and GET /documents/{id}.
 func (r *Retriever) Routes(e *echo.Echo) {
 	e.POST("/retrieve", r.post)
@@ -111,6 +114,10 @@ func (r *Retriever) reply(c echo.Context, q Request) error {
 	a, err := r.Retrieve(c.Request().Context(), q)
 	if err != nil {
 		return err
+	}
+	// A generation is asked by its own name to be looked at or measured: those questions are not what users ask.
+	if r.config.Asked != nil && a.Target.Alias != "" && c.Request().Header.Get(HeaderUnlogged) == "" {
+		r.config.Asked(q, a)
 	}
 	b := buffers.Get().(*[]byte)
 	*b = append(a.AppendJSON((*b)[:0]), '\n')

@@ -196,6 +196,9 @@ type Config struct {
 	Fusion Fusion
 	// Rejected tells of a change of the document above the version that the generation holds which it can't index; nil: there is none. Defaults to knowing of none.
 	Rejected func(ctx context.Context, generation, key string, holds int64) *Pending
+	// Asked, if set, is told of every question that a caller put over HTTP to an alias and that was answered, unless its header HeaderUnlogged says
+	// otherwise. It must return at once, and keep nothing of the answer but ids. Defaults to none.
+	Asked func(Request, *Answer)
 	// Metrics, if set, gets the histogram liverag_retrieve_seconds. Defaults to none.
 	Metrics prometheus.Registerer
 }

@@ -65,6 +65,9 @@ type Config struct {
 	Cache     CacheConfig     `name:"cache"`
 	Evals     EvalsConfig     `name:"evals"`
 
+	// QueryLog is off unless somebody asks for it: questions may be private.
+	QueryLog bool `name:"query_log" doc:"Keep what is asked of live, in queries/CORPUS.ndjson of the data directory, for liverag eval compare: the question's text, time, mode, k, filter, the generation that answered, how long it took and the ids of the hits; never a text. At most 64 MiB, the oldest go first; a request with the header Liverag-Unlogged is left out. What can't be written is dropped and counted, and no answer waits for it."`
+
 	LogLevel  string `name:"log_level" oneof:"debug info warn error" doc:"The least severe messages that are written to standard error."`
 	LogFormat string `name:"log_format" oneof:"text json" doc:"How messages are written."`
 }
@@ -221,7 +224,13 @@ type IndexerConfig struct {
 
 // EvalsConfig is what answers are measured on.
 type EvalsConfig struct {
-	Questions string `name:"questions" doc:"File of questions with their right documents, on which a promote's gate is measured: a JSON object a line, {\"query\": …, \"documents\": [ids]}. It is read whenever it is needed. Empty: a promote with a gate is refused."`
+	Questions string     `name:"questions" doc:"File of questions with their right documents, on which a promote's gate is measured: a JSON object a line, {\"query\": …, \"documents\": [ids]}. It is read whenever it is needed. Empty: a promote with a gate is refused."`
+	Chat      ChatConfig `name:"chat"`
+}
+
+// ChatConfig is the chat model that may write questions.
+type ChatConfig struct {
+	Model string `name:"model" doc:"Chat model of the endpoint openai.base_url that writes questions for liverag eval compare, out of chunks of the corpus, where there are no labelled ones. It sees those chunks. Empty: none."`
 }
 
 // CacheConfig bounds the cache of vectors.

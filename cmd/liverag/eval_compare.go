@@ -26,13 +26,16 @@ func evalCompareVerb() verb {
 
 Beside that: how alike the first ten documents are (Jaccard) and their order (rank-biased overlap), how long an answer takes, index size, chunks, tokens embedded and cost, and the ten questions whose answers moved most, with both answers side by side.
 
+Without a set the two are asked what was really asked of live, where the setting query_log keeps that: nothing is known of right answers, so it tells how far they agree, and where they agree least. Where a chat model is configured (evals.chat.model, at openai.base_url), it writes questions for chunks drawn from both; all that rests on them is called generated, since no person has asked nor judged them.
+
 A question is asked of both, so the second one may find its vector made already; times are therefore taken from the answers of whoever was asked first, half of the questions for each.`,
 		examples: []example{
 			{"is the trial better than what answers now?", "liverag eval compare live trial --set questions.jsonl"},
 			{"promote only what is certainly no worse", "liverag eval compare live trial --set questions.jsonl --gate 'low.ndcg@10>=-0.01' && liverag promote trial"},
+			{"no labelled questions: how far do they agree on what users ask?", "liverag eval compare live trial --limit 500 --report agreement.html"},
 			{"a page with pictures, and the questions that moved", "liverag eval compare live trial --set scifact --report compare.html"},
 		},
-		settings: clientSettings,
+		settings: append([]string{"corpus", "evals.chat.model", "openai.base_url", "openai.headers", "openai.timeout"}, clientSettings...),
 		setup: func(fs *flag.FlagSet) action {
 			var e evalCompare
 			fs.StringVar(&e.ask.set, "set", "", "`DIR` in BEIR's layout, or a FILE of questions")
@@ -44,7 +47,10 @@ A question is asked of both, so the second one may find its vector made already;
 			fs.IntVar(&e.ask.k, "k", retrieve.MaxK, "how many hits to ask for, 1 to 200; several of one document count once")
 			fs.IntVar(&e.ask.concurrency, "concurrency", 2, "how many questions are asked at once")
 			fs.BoolVar(&e.feedback, "feedback", false, "ask what people gave feedback to, in place of a set")
-			fs.IntVar(&e.limit, "limit", 0, "ask so many of the questions, drawn evenly; 0 for all")
+			fs.StringVar(&e.queryLog, "query-log", "", "`FILE` of questions that were asked, in place of the one in the data directory")
+			fs.IntVar(&e.generate, "generate", 50, "without a set: have so many questions written by the chat model, if there is one")
+			fs.StringVar(&e.keepGenerated, "keep-generated", "", "write the generated questions to `FILE`, to be looked at and used as a set")
+			fs.IntVar(&e.limit, "limit", 0, "ask so many of the questions, drawn evenly; 0 for all, or 200 of those that were asked")
 			fs.Var(&e.ask.metrics, "metric", "another `FIGURE`, such as ndcg@5, p@3 or success@1; repeatable")
 			e.ask.declare(fs)
 			return e.run
@@ -56,6 +62,10 @@ type evalCompare struct {
 	ask      evalRetrieval // what it has in common with asking one
 	feedback bool
 	limit    int
+	queryLog string
+	// generate is how many questions a chat model writes, keepGenerated a file for them.
+	generate      int
+	keepGenerated string
 }
 
 const (
@@ -92,7 +102,6 @@ type comparedGeneration struct {
 
 // compared is two generations' answers to one set of questions.
 type compared struct {
-	set       evals.Set
 	questions evals.Questions
 	metrics   []evals.Metric // none: the questions have no known answers
 	both      evals.Both
@@ -102,24 +111,25 @@ type compared struct {
 }
 
 func (e *evalCompare) check(c *call) ([]evals.Metric, error) {
-	if len(c.Args) != 2 {
-		return nil, &usageError{detail: "eval compare needs two generations, A and B", hint: "`liverag generations` lists them"}
-	}
-	if e.limit < 0 {
-		return nil, &usageError{detail: "--limit is not negative"}
-	}
-	labelled := e.ask.set != "" || e.ask.questions != ""
+	labelled := e.labelled()
 	switch {
-	case labelled && e.feedback:
+	case len(c.Args) != 2:
+		return nil, &usageError{detail: "eval compare needs two generations, A and B", hint: "`liverag generations` lists them"}
+	case e.limit < 0 || e.generate < 0:
+		return nil, &usageError{detail: "--limit and --generate are not negative"}
+	case e.feedback && (e.ask.set != "" || e.ask.questions != ""):
 		return nil, &usageError{detail: "--feedback takes the place of a set: give one of them"}
-	case !labelled && !e.feedback:
-		return nil, &usageError{detail: "eval compare needs questions: --set DIR, --set FILE or --feedback"}
+	case labelled && (e.queryLog != "" || e.keepGenerated != ""):
+		return nil, &usageError{detail: "--query-log and --keep-generated are for comparing without a set"}
 	}
 	without, ask := *c, e.ask
 	without.Args = nil
-	ask.set = cmp.Or(ask.set, "feedback")
+	ask.set = cmp.Or(ask.set, "questions from elsewhere")
 	return ask.check(&without)
 }
+
+// labelled tells whether the right answers are known.
+func (e *evalCompare) labelled() bool { return e.feedback || e.ask.set != "" || e.ask.questions != "" }
 
 func (e *evalCompare) run(ctx context.Context, c *call) error {
 	metrics, err := e.check(c)
@@ -131,22 +141,41 @@ func (e *evalCompare) run(ctx context.Context, c *call) error {
 		return err
 	}
 	cl := c.client(ctx)
-	questions, set, corpus, err := e.open(ctx, cl)
-	if err != nil {
-		return err
+	var set evals.Set
+	var done, generated *compared // generated is beside what was asked, if there is either
+	var a, b side
+	if e.labelled() {
+		var questions evals.Questions
+		var corpus string
+		if questions, set, corpus, err = e.open(ctx, cl); err != nil {
+			return err
+		}
+		if e.limit > 0 && len(questions) > e.limit {
+			questions = drawn(questions, e.limit)
+			set.Name, set.Digest = fmt.Sprintf("%s, %d drawn", set.Name, e.limit), questions.Digest()
+		}
+		if a, b, err = e.sides(ctx, c, cl); err != nil {
+			return err
+		}
+		if err = e.ask.known(ctx, c, cl, questions, corpus); err == nil {
+			done, err = e.compare(ctx, frame, cl, a, b, questions, metrics, nil)
+		}
+	} else {
+		if a, b, err = e.sides(ctx, c, cl); err != nil {
+			return err
+		}
+		var u unlabelled
+		if u, err = e.unlabelled(ctx, frame, cl, a, b); err != nil {
+			return err
+		}
+		set = u.set()
+		if len(u.live) > 0 {
+			done, err = e.compare(ctx, frame, cl, a, b, u.live, nil, u.filters)
+		}
+		if err == nil && len(u.generated) > 0 {
+			generated, err = e.compare(ctx, frame, cl, a, b, u.generated, metrics, nil)
+		}
 	}
-	if e.limit > 0 && len(questions) > e.limit {
-		questions = drawn(questions, e.limit)
-		set.Name, set.Digest = fmt.Sprintf("%s, %d drawn", set.Name, e.limit), questions.Digest()
-	}
-	a, b, err := e.sides(ctx, c, cl)
-	if err != nil {
-		return err
-	}
-	if err := e.ask.known(ctx, c, cl, questions, corpus); err != nil {
-		return err
-	}
-	done, err := e.compare(ctx, frame, cl, a, b, set, questions, metrics)
 	if err != nil {
 		return err
 	}
@@ -158,19 +187,46 @@ func (e *evalCompare) run(ctx context.Context, c *call) error {
 		Set:      set,
 		Target:   evals.Target{Server: cl.base, Generation: a.info.Name + " → " + b.info.Name, Recipe: a.info.recipe() + " → " + b.info.recipe()},
 		Settings: map[string]any{"a": a.info.Name, "b": b.info.Name, "mode": e.ask.modeName(), "k": e.ask.k, "concurrency": e.ask.concurrency},
-		Figures:  append(append(done.figures(), done.times()...), prices(a, b)...),
 	}
 	if e.ask.filter != "" {
 		r.Settings["filter"] = json.RawMessage(e.ask.filter)
 	}
-	if r.Detail, err = json.Marshal(map[string]any{"questions": done.detail()}); err != nil {
+	detail := map[string]any{}
+	printed := map[string]any{"generations": map[string]any{"a": a.summary(), "b": b.summary()}}
+	timed := done
+	if done != nil {
+		r.Figures = append(r.Figures, done.figures("")...)
+		detail["questions"], printed["metrics"], printed["moved"] = done.detail(), done.results, done.movedJSON()
+	}
+	if generated != nil {
+		model := c.Config.Evals.Chat.Model
+		r.Figures = append(r.Figures, generated.figures("generated.")...)
+		r.Settings["generated_by"] = model
+		detail["generated"] = generated.detail()
+		printed["generated"] = map[string]any{"by": model, "metrics": generated.results, "moved": generated.movedJSON()}
+		timed = cmp.Or(timed, generated)
+	}
+	r.Figures = append(append(r.Figures, timed.times()...), prices(a, b)...)
+	if r.Detail, err = json.Marshal(detail); err != nil {
 		return fmt.Errorf("keep the answers: %w", err)
 	}
 	return frame.finish(r, evalOutput{
-		JSON: map[string]any{"generations": map[string]any{"a": a.summary(), "b": b.summary()}, "metrics": done.results, "moved": done.movedJSON()},
-		Text: func(out *terminal) { e.print(out, a, b, done, r) },
-		Page: func() *htmlreport.Page { return e.page(a, b, done, r) },
+		JSON: printed,
+		Text: func(out *terminal) { e.print(out, a, b, done, generated, r) },
+		Page: func() *htmlreport.Page { return e.page(a, b, done, generated, r) },
 	})
+}
+
+// set names the questions.
+func (u unlabelled) set() evals.Set {
+	var names []string
+	if n := len(u.live); n > 0 {
+		names = append(names, count(n, "question")+" asked of live")
+	}
+	if n := len(u.generated); n > 0 {
+		names = append(names, fmt.Sprintf("%d generated", n))
+	}
+	return evals.Set{Name: strings.Join(names, ", "), Digest: slices.Concat(u.live, u.generated).Digest()}
 }
 
 // open reads the questions, or makes them out of feedback.
@@ -226,8 +282,8 @@ func (e *evalCompare) sides(ctx context.Context, c *call, cl *client) (a, b side
 	return a, b, nil
 }
 
-// searcher asks one generation.
-func (e *evalCompare) searcher(cl *client, s side) evals.Searcher {
+// searcher asks one generation. filters are those of single queries, if they have any of their own.
+func (e *evalCompare) searcher(cl *client, s side, filters map[string]json.RawMessage) evals.Searcher {
 	request := queryRequest{K: e.ask.k, Mode: e.ask.mode, Generation: s.info.Name}
 	if e.ask.filter != "" {
 		request.Filter = json.RawMessage(e.ask.filter)
@@ -235,8 +291,13 @@ func (e *evalCompare) searcher(cl *client, s side) evals.Searcher {
 	return func(ctx context.Context, query string, _ int) ([]evals.Ranked, error) {
 		r := request
 		r.Query = query
+		if own := filters[query]; own != nil && r.Filter == nil {
+			r.Filter = own
+		}
 		var answer queryAnswer
-		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{}) }); err != nil {
+		if err := patiently(ctx, func() error {
+			return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: map[string]string{retrieve.HeaderUnlogged: "eval"}})
+		}); err != nil {
 			return nil, fmt.Errorf("of %s: %w", s.info.Name, err)
 		}
 		out := make([]evals.Ranked, len(answer.Hits))
@@ -247,10 +308,10 @@ func (e *evalCompare) searcher(cl *client, s side) evals.Searcher {
 	}
 }
 
-func (e *evalCompare) compare(ctx context.Context, frame *evalFrame, cl *client, a, b side, set evals.Set, questions evals.Questions, metrics []evals.Metric) (*compared, error) {
-	d := &compared{set: set, questions: questions, metrics: metrics}
+func (e *evalCompare) compare(ctx context.Context, frame *evalFrame, cl *client, a, b side, questions evals.Questions, metrics []evals.Metric, filters map[string]json.RawMessage) (*compared, error) {
+	d := &compared{questions: questions, metrics: metrics}
 	var err error
-	if d.both, err = questions.AskBoth(ctx, e.searcher(cl, a), e.searcher(cl, b), evals.AskOptions{
+	if d.both, err = questions.AskBoth(ctx, e.searcher(cl, a, filters), e.searcher(cl, b, filters), evals.AskOptions{
 		K: e.ask.k, Concurrency: e.ask.concurrency, Metrics: metrics, Keep: e.ask.k, Progress: frame.progress("asked both", "question").at,
 	}); err != nil {
 		return nil, err
@@ -287,8 +348,8 @@ func mean(values []float64) float64 {
 	return sum / float64(max(1, len(values)))
 }
 
-// figures are the differences, the means behind them and the overlap.
-func (d *compared) figures() []evals.Figure {
+// figures are the differences, the means behind them and the overlap, their names with the prefix before them.
+func (d *compared) figures(prefix string) []evals.Figure {
 	var figures, rest []evals.Figure
 	for _, c := range d.results {
 		figures = append(figures, evals.Figure{Name: c.Metric, Value: c.Difference, Unit: evals.Fraction, Better: evals.Higher, Chief: slices.Contains(chiefMetrics, c.Metric)})
@@ -302,7 +363,11 @@ func (d *compared) figures() []evals.Figure {
 		evals.Figure{Name: "queries", Value: float64(len(d.questions)), Unit: evals.Count},
 		evals.Figure{Name: fmt.Sprintf("overlap.jaccard@%d", comparedDepth), Value: mean(d.jaccard), Unit: evals.Fraction, Chief: true},
 		evals.Figure{Name: fmt.Sprintf("overlap.rbo@%d", comparedDepth), Value: mean(d.rbo), Unit: evals.Fraction})
-	return append(figures, rest...)
+	figures = append(figures, rest...)
+	for i := range figures {
+		figures[i].Name = prefix + figures[i].Name
+	}
+	return figures
 }
 
 // latencies are how long the answers of either took that was asked first.
@@ -459,9 +524,28 @@ func (d *compared) verdict(a, b side) string {
 	return fmt.Sprintf("%s %+.4f, from %+.4f to %+.4f at 95 %%, p = %.2g: %s. It wins %d questions, loses %d, and %d are equal.", c.Metric, c.Difference, c.Low, c.High, c.P, says, c.Wins, c.Losses, c.Ties)
 }
 
-func (e *evalCompare) print(out *terminal, a, b side, d *compared, r *evals.Result) {
-	out.Printf("%s, %s, %s search\n", out.bold(plain(r.Set.Name)), count(len(d.questions), "question"), e.ask.modeName())
+func (e *evalCompare) print(out *terminal, a, b side, d, generated *compared, r *evals.Result) {
+	out.Printf("%s, %s search\n", out.bold(plain(r.Set.Name)), e.ask.modeName())
 	out.Printf("  A  %s  %s\n  B  %s  %s\n\n", plain(a.String()), out.dim(a.info.recipe()), plain(b.String()), out.dim(b.info.recipe()))
+	var rows [][]string
+	for _, row := range sideRows(r) {
+		rows = append(rows, []string{row.name, row.a, row.b})
+	}
+	out.table([]string{"", "A", "B"}, rows)
+	if d != nil {
+		d.print(out, a, b, "")
+	}
+	if generated != nil {
+		generated.print(out, a, b, fmt.Sprintf("generated questions, written by %s and judged by nobody", r.Settings["generated_by"]))
+	}
+}
+
+// print prints what came of one set of questions; title may be empty.
+func (d *compared) print(out *terminal, a, b side, title string) {
+	out.Printf("\n")
+	if title != "" {
+		out.Printf("%s\n", out.warn(plain(title)))
+	}
 	var rows [][]string
 	for _, c := range d.results {
 		rows = append(rows, []string{c.Metric, fmt.Sprintf("%.4f", c.A), fmt.Sprintf("%.4f", c.B), fmt.Sprintf("%+.4f", c.Difference), fmt.Sprintf("%+.4f to %+.4f", c.Low, c.High),
@@ -471,12 +555,7 @@ func (e *evalCompare) print(out *terminal, a, b side, d *compared, r *evals.Resu
 		out.table([]string{"FIGURE", "A", "B", "B - A", "95 %", "P", "WINS", "LOSSES", "TIES"}, rows)
 		out.Printf("\n")
 	}
-	rows = nil
-	for _, row := range sideRows(r) {
-		rows = append(rows, []string{row.name, row.a, row.b})
-	}
-	out.table([]string{"", "A", "B"}, rows)
-	out.Printf("\nthe first %d documents: Jaccard %.3f, rank-biased overlap %.3f\n%s\n", comparedDepth, mean(d.jaccard), mean(d.rbo), plain(d.verdict(a, b)))
+	out.Printf("%s; the first %d documents: Jaccard %.3f, rank-biased overlap %.3f\n%s\n", count(len(d.questions), "question"), comparedDepth, mean(d.jaccard), mean(d.rbo), plain(d.verdict(a, b)))
 	moved := d.moved()
 	if len(moved) > 0 {
 		out.Printf("\n%s\n", out.bold("moved most"))

@@ -145,6 +145,9 @@ func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error
 		}
 	})
 	g.Go(func() error { return giveBack(serving, s) })
+	if s.queries != nil {
+		g.Go(func() error { return s.queries.Run(serving) })
+	}
 	if tidy, ok := s.store.(interface {
 		Sweep(ctx context.Context, generation string) (removed int, err error)
 	}); ok && d.index {

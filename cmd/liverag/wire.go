@@ -29,6 +29,7 @@ import (
 	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/retrieve"
+	"github.com/liverag/liverag/retrieve/querylog"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
 	"github.com/liverag/liverag/vectordb"
@@ -43,6 +44,7 @@ type system struct {
 	models    *models
 	indexer   *indexer.Indexer
 	retriever *retrieve.Retriever
+	queries   *querylog.Log // nil: what is asked is not kept
 	metrics   *prometheus.Registry
 	identity  stream.Identity
 	where     string // the log, for people
@@ -105,7 +107,14 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	if shared {
 		answers = answering{s.store, logger}
 	}
-	s.retriever = retrieve.New(retrieve.Config{Store: answers, Resolver: s, Follower: s, Rejected: s.rejected, Metrics: s.metrics})
+	reading := retrieve.Config{Store: answers, Resolver: s, Follower: s, Rejected: s.rejected, Metrics: s.metrics}
+	if d.serve && cfg.QueryLog {
+		if s.queries, err = querylog.Open(querylog.Config{Path: cfg.queryLogFile(), Metrics: s.metrics, Logger: logger}); err != nil {
+			return nil, err
+		}
+		reading.Asked = s.queries.Note
+	}
+	s.retriever = retrieve.New(reading)
 	return s, nil
 }
 
@@ -143,6 +152,9 @@ func (s *system) openStore(ctx context.Context, cfg *Config, logger *slog.Logger
 
 // storeDir is where the embedded store has the corpus' generations.
 func (c *Config) storeDir() string { return filepath.Join(c.Data, "store", c.Corpus) }
+
+// queryLogFile is where questions are kept, if they are.
+func (c *Config) queryLogFile() string { return filepath.Join(c.Data, "queries", c.Corpus+".ndjson") }
 
 // openCache opens the cache of vectors, unless another process has it: on a shared store two may run from one directory, and it only saves work.
 func (s *system) openCache(cfg *Config, logger *slog.Logger) error {
