@@ -161,7 +161,7 @@ func (e *Exec) Split(ctx context.Context, contentType, text string) ([]chunker.C
 	}
 	line = append(line, '\n')
 	for attempt := 1; ; attempt++ {
-		reply, err := e.ask(ctx, line, text)
+		reply, err := e.ask(ctx, line, text, attempt > 1)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -180,8 +180,8 @@ func (e *Exec) Split(ctx context.Context, contentType, text string) ([]chunker.C
 	}
 }
 
-// ask has one process answer. An error other than a *chunker.Error is the process's end.
-func (e *Exec) ask(ctx context.Context, line []byte, text string) ([]byte, error) {
+// ask has one process answer; anew: one that is started for this, since those that wait may have died with the last one. An error other than a *chunker.Error is the process's end.
+func (e *Exec) ask(ctx context.Context, line []byte, text string, anew bool) ([]byte, error) {
 	var p *process
 	select {
 	case p = <-e.slots:
@@ -189,6 +189,10 @@ func (e *Exec) ask(ctx context.Context, line []byte, text string) ([]byte, error
 		return nil, ctx.Err()
 	case <-e.closing.Done():
 		return nil, unavailable(e.name, errors.New("it is closed"))
+	}
+	if anew && p != nil {
+		p.end(nil)
+		p = nil
 	}
 	if p == nil {
 		var err error

@@ -252,6 +252,29 @@ func TestExecFails(t *testing.T) {
 	}
 }
 
+// TestExecProcessesThatDieTogether: they are killed while they wait for work, and no text is to blame.
+func TestExecProcessesThatDieTogether(t *testing.T) {
+	e := newExec(t, func(c *ExecConfig) { c.Processes = 3 })
+	var running []*process
+	for range 3 {
+		p, err := e.start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		running = append(running, p)
+		<-e.slots
+	}
+	for _, p := range running {
+		p.cancel()
+		e.slots <- p
+	}
+	for range 3 {
+		if chunks, err := e.Split(t.Context(), "text/plain", "fine"); err != nil || len(chunks) != 1 {
+			t.Errorf("%v, %v", chunks, err)
+		}
+	}
+}
+
 func TestExecIsTheProgramItBeganWith(t *testing.T) {
 	e := newExec(t, nil)
 	path := e.path
