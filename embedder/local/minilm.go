@@ -67,7 +67,7 @@ func (m *MiniLM) Dim() int { return m.weights.width }
 // MaxInput is 256 word pieces.
 func (m *MiniLM) MaxInput() int { return miniLMPieces }
 
-// Truncates: of a longer input the model reads the first MaxInput word pieces.
+// Truncates implements [embedder.Truncater]: of a longer input the model reads the first MaxInput word pieces.
 func (m *MiniLM) Truncates() {}
 
 // CountTokens is the number of word pieces, with the two that frame an input.
