@@ -129,7 +129,7 @@ func TestSweepOfAProgram(t *testing.T) {
 	}
 	// What is fused here is what the server fuses: its weight for this model is .15, and 50 hits are of legs 200 deep.
 	for _, recipe := range []string{"fine", "in_one"} {
-		for name, like := range map[string]string{"dense 0.15": "hybrid"} {
+		for name, like := range map[string]string{"hybrid 0.15": "hybrid"} {
 			a, b := got[recipe+" "+name], got[recipe+" "+like]
 			for _, metric := range []string{"ndcg@10", "mrr", "map"} {
 				if x, y := sweptFigure(a, metric), sweptFigure(b, metric); math.Abs(x-y) > 1e-12 {

@@ -289,7 +289,7 @@ func (s *sweep) variants() []variant {
 func (s *sweep) label(recipe string, v variant) string {
 	if len(s.modes)+len(s.weights) > 1 {
 		if v.Weight != nil {
-			recipe += fmt.Sprintf(" dense %g", *v.Weight)
+			recipe += fmt.Sprintf(" hybrid %g", *v.Weight)
 		} else {
 			recipe += " " + v.Mode
 		}

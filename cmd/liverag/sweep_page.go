@@ -24,21 +24,22 @@ func (s *sweep) columns(done *sweepOutcome) []sweptColumn {
 		}
 		return text
 	}
-	all := []sweptColumn{
-		{"chunks", func(r *sweptRow) string { return dash(r.Chunks > 0, thousands(int64(r.Chunks))) }},
-		{"tokens", func(r *sweptRow) string { return dash(r.Tokens > 0, thousands(r.Tokens)) }},
-		{"mean tokens", func(r *sweptRow) string { return dash(r.Chunks > 0, fmt.Sprintf("%.0f", r.MeanTokens)) }},
+	figure := func(name string) sweptColumn {
+		return sweptColumn{name, func(r *sweptRow) string { return fmt.Sprintf("%.4f", r.Figures[name]) }}
 	}
-	shown := slices.Clone(done.shown)
-	if !slices.Contains(shown, s.metric) {
-		shown = slices.Insert(shown, 0, s.metric)
+	all := []sweptColumn{figure(s.metric),
+		{"to the best", func(r *sweptRow) string { return dash(r != done.rows[0], fmt.Sprintf("%+.4f", r.Difference)) }},
+		{"p", func(r *sweptRow) string { return dash(r != done.rows[0], likely(r.P)) }},
 	}
-	for _, name := range shown {
-		all = append(all, sweptColumn{name, func(r *sweptRow) string { return fmt.Sprintf("%.4f", r.Figures[name]) }})
+	for _, name := range done.shown {
+		if name != s.metric {
+			all = append(all, figure(name))
+		}
 	}
 	all = append(all,
-		sweptColumn{"to the best", func(r *sweptRow) string { return dash(r != done.rows[0], fmt.Sprintf("%+.4f", r.Difference)) }},
-		sweptColumn{"p", func(r *sweptRow) string { return dash(r != done.rows[0], fmt.Sprintf("%.2g", r.P)) }},
+		sweptColumn{"chunks", func(r *sweptRow) string { return dash(r.Chunks > 0, thousands(int64(r.Chunks))) }},
+		sweptColumn{"tokens", func(r *sweptRow) string { return dash(r.Tokens > 0, thousands(r.Tokens)) }},
+		sweptColumn{"mean tokens", func(r *sweptRow) string { return dash(r.Chunks > 0, fmt.Sprintf("%.0f", r.MeanTokens)) }},
 		sweptColumn{"tokens an answer", func(r *sweptRow) string { return dash(r.AnswerTokens > 0, fmt.Sprintf("%.0f", r.AnswerTokens)) }},
 		sweptColumn{"latency p50", func(r *sweptRow) string { return dash(r.Latency > 0, evals.Seconds.Format(r.Latency)) }},
 		sweptColumn{"tokens embedded", func(r *sweptRow) string {
@@ -55,6 +56,14 @@ func (s *sweep) columns(done *sweepOutcome) []sweptColumn {
 	return slices.DeleteFunc(all, func(c sweptColumn) bool {
 		return !slices.ContainsFunc(done.rows, func(r *sweptRow) bool { return c.text(r) != "-" })
 	})
+}
+
+// likely spells a p-value; below some size it only tells how many draws there were.
+func likely(p float64) string {
+	if p < .001 {
+		return "< 0.001"
+	}
+	return fmt.Sprintf("%.2g", p)
 }
 
 // verdict is what the ranking says, in a sentence.
@@ -100,12 +109,13 @@ const histogramsShown = 12
 
 func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 	columns := s.columns(done)
-	table := htmlreport.Table{Columns: []htmlreport.Column{{Name: "", Number: true}, {Name: "recipe"}, {Name: "chunker, model"}}}
+	table := htmlreport.Table{Columns: []htmlreport.Column{{Name: "", Number: true}, {Name: "recipe"}}}
 	for _, c := range columns {
 		table.Columns = append(table.Columns, htmlreport.Column{Name: c.name, Number: true})
 	}
+	table.Columns = append(table.Columns, htmlreport.Column{Name: "chunker, model"})
 	for i, row := range done.rows {
-		cells := []htmlreport.Cell{{Text: fmt.Sprint(i + 1)}, {Text: row.Name}, {Text: describeRecipe(row.Target), Tone: htmlreport.Dim}}
+		cells := []htmlreport.Cell{{Text: fmt.Sprint(i + 1)}, {Text: row.Name}}
 		for _, c := range columns {
 			cell := htmlreport.Cell{Text: c.text(row)}
 			if c.name == "p" && i > 0 && row.P >= .05 {
@@ -113,6 +123,7 @@ func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 			}
 			cells = append(cells, cell)
 		}
+		cells = append(cells, htmlreport.Cell{Text: strings.ReplaceAll(describeRecipe(row.Target), " ", "\u00a0"), Tone: htmlreport.Dim})
 		table.Rows = append(table.Rows, cells)
 	}
 	best := done.rows[0]
@@ -120,12 +131,12 @@ func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 		Title: "Sweep: " + s.set.Name, Lead: s.verdict(done), Facts: facts(r),
 		Parts: []htmlreport.Part{
 			htmlreport.Figures{{Name: s.metric, Value: fmt.Sprintf("%.4f", best.Figures[s.metric]), Note: best.Name}, {Name: "recipes", Value: thousands(int64(len(s.recipes)))}, {Name: "questions", Value: thousands(int64(done.asked))}},
-			htmlreport.Section{Title: "Ranked by " + s.metric, Text: "The difference to the best, and how likely one as large is by chance: a paired permutation test of the two. Among many, some are small by chance.", Parts: []htmlreport.Part{table}},
 		},
 	}
 	if plots := s.fronts(done); len(plots) > 0 {
 		p.Parts = append(p.Parts, htmlreport.Section{Title: "What it costs", Text: "The line goes through those that no other one beats in both.", Parts: plots})
 	}
+	p.Parts = append(p.Parts, htmlreport.Section{Title: "Ranked by " + s.metric, Text: "The difference to the best, and how likely one as large is by chance: a paired permutation test of the two. Among many, some are small by chance.", Parts: []htmlreport.Part{table}})
 	if plots := s.histograms(done); len(plots) > 0 {
 		p.Parts = append(p.Parts, htmlreport.Section{Title: "Chunk sizes", Parts: plots})
 	}
@@ -135,19 +146,20 @@ func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 	return p
 }
 
-// fronts are plots of quality against what it takes.
+// fronts are plots of quality against what it takes, where that differs at all.
 func (s *sweep) fronts(done *sweepOutcome) []htmlreport.Part {
 	var parts []htmlreport.Part
+	whole := func(v float64) string { return thousands(int64(v)) }
 	for _, against := range []struct {
 		title, label string
-		log          bool
+		format       func(float64) string
 		of           func(*sweptRow) float64
 	}{
-		{"Against what the reader reads", "tokens an answer", true, func(r *sweptRow) float64 { return r.AnswerTokens }},
-		{"Against latency", "median, ms", true, func(r *sweptRow) float64 { return 1000 * r.Latency }},
-		{"Against the size of the index", "MB", true, func(r *sweptRow) float64 { return float64(r.Bytes) / 1e6 }},
-		{"Against the number of vectors", "chunks", true, func(r *sweptRow) float64 { return float64(r.Chunks) }},
-		{"Against what was embedded", "tokens to embed", true, func(r *sweptRow) float64 { return float64(r.Tokens) }},
+		{"Against what the reader reads", "tokens an answer", whole, func(r *sweptRow) float64 { return r.AnswerTokens }},
+		{"Against latency", "median, ms", nil, func(r *sweptRow) float64 { return 1000 * r.Latency }},
+		{"Against the size of the index", "MB", nil, func(r *sweptRow) float64 { return float64(r.Bytes) / 1e6 }},
+		{"Against the number of vectors", "chunks", whole, func(r *sweptRow) float64 { return float64(r.Chunks) }},
+		{"Against what is embedded", "tokens of the chunks", whole, func(r *sweptRow) float64 { return float64(r.Tokens) }},
 	} {
 		var points []htmlreport.Point
 		least, most := 0., 0.
@@ -162,10 +174,10 @@ func (s *sweep) fronts(done *sweepOutcome) []htmlreport.Part {
 			most = max(most, x)
 			points = append(points, htmlreport.Point{X: x, Y: r.Figures[s.metric], Label: r.Name})
 		}
-		if len(points) < 2 || most <= least*1.001 {
+		if len(points) < 2 || most <= least*1.05 {
 			continue
 		}
-		parts = append(parts, htmlreport.Pareto{Title: against.title, X: htmlreport.Axis{Label: against.label, Log: against.log}, Y: htmlreport.Axis{Label: s.metric}, LessX: true, Points: points})
+		parts = append(parts, htmlreport.Pareto{Title: against.title, X: htmlreport.Axis{Label: against.label, Log: true, Format: against.format}, Y: htmlreport.Axis{Label: s.metric}, LessX: true, Points: points})
 	}
 	return parts
 }

@@ -108,7 +108,7 @@ func TestSweepInProcess(t *testing.T) {
 		t.Fatalf("exit %d: %s", got.code, got.err)
 	}
 	rows, _ := sweptRows(t, got)
-	if len(rows) != 3 || rows["whole_hash dense"] == nil || rows["whole_hash hybrid"] == nil || rows["whole_hash dense 0.15"] == nil {
+	if len(rows) != 3 || rows["whole_hash dense"] == nil || rows["whole_hash hybrid"] == nil || rows["whole_hash hybrid 0.15"] == nil {
 		t.Fatalf("rows %v", rows)
 	}
 	for name, row := range rows {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Axis says how values of one direction are drawn.
@@ -141,17 +142,56 @@ func (p Pareto) write(b *bytes.Buffer) {
 	}
 	f.marks(b, 3, rest, 4)
 	f.marks(b, 0, front, 5)
-	for _, q := range front {
-		if !f.shows(q) {
+	f.labels(b, front, rest)
+	b.WriteString("</svg>\n</figure>\n")
+}
+
+// box is a rectangle of a plot.
+type box struct{ left, top, right, bottom float64 }
+
+func (a box) meets(o box) bool {
+	return a.left < o.right && o.left < a.right && a.top < o.bottom && o.top < a.bottom
+}
+
+// labels writes the points' labels beside them, as many as have room: one that would cover another one, or a point's mark, is only shown when the mark is pointed at.
+// Marks of the others are covered only where there is no other place. The last points come first.
+func (f *frame) labels(b *bytes.Buffer, points, others []Point) {
+	const letter, line, gap = 6.2, 13, 8 // about how large a letter is
+	marks := func(points []Point) []box {
+		var out []box
+		for _, q := range points {
+			if f.shows(q) {
+				x, y := f.px(q.X), f.py(q.Y)
+				out = append(out, box{x - 5, y - 5, x + 5, y + 5})
+			}
+		}
+		return out
+	}
+	taken, better := marks(points), marks(others)
+	for _, q := range slices.Backward(points) {
+		if !f.shows(q) || q.Label == "" {
 			continue
 		}
-		anchor, x := "start", f.px(q.X)+8
-		if x > width/2 {
-			anchor, x = "end", f.px(q.X)-8
+		x, y, long := f.px(q.X), f.py(q.Y), letter*float64(utf8.RuneCountInString(q.Label))
+		for i := range 12 {
+			anchor, at := "start", box{left: x + gap, right: x + gap + long}
+			if i%2 == 1 {
+				anchor, at = "end", box{left: x - gap - long, right: x - gap}
+			}
+			base := y + []float64{line + 2, 2 - gap, 4}[i%6/2]
+			at.top, at.bottom = base-line+3, base+3
+			if at.left < left || at.right > width || at.top < 0 || at.bottom > height-below || slices.ContainsFunc(taken, at.meets) || i < 6 && slices.ContainsFunc(better, at.meets) {
+				continue
+			}
+			taken = append(taken, at)
+			from := at.left
+			if anchor == "end" {
+				from = at.right
+			}
+			fmt.Fprintf(b, "<text class=\"label\" text-anchor=\"%s\" x=\"%s\" y=\"%s\">%s</text>\n", anchor, num(from), num(base), text(q.Label))
+			break
 		}
-		fmt.Fprintf(b, "<text class=\"label\" text-anchor=\"%s\" x=\"%s\" y=\"%s\">%s</text>\n", anchor, num(x), num(f.py(q.Y)-6), text(q.Label))
 	}
-	b.WriteString("</svg>\n</figure>\n")
 }
 
 // front are the points that no other one beats, in the order of x.

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -117,5 +120,35 @@ func TestTicks(t *testing.T) {
 		if !slices.EqualFunc(got, c.want, func(a, b float64) bool { return math.Abs(a-b) < 1e-9 && !math.Signbit(a) }) {
 			t.Errorf("%+v: %v, want %v", c.axis, got, c.want)
 		}
+	}
+}
+
+func TestLabelsDoNotCover(t *testing.T) {
+	// Points close together, as of many recipes: labels that have no room are left out, never drawn over one another.
+	var points []Point
+	for i := range 30 {
+		points = append(points, Point{X: 100 + float64(i*i), Y: .5 + float64(i)/100, Label: fmt.Sprintf("recipe number %d", i)})
+	}
+	var b bytes.Buffer
+	Pareto{LessX: true, X: Axis{Log: true}, Points: points}.write(&b)
+	var boxes []box
+	for _, m := range regexp.MustCompile(`<text class="label" text-anchor="(\w+)" x="([\d.]+)" y="([\d.]+)">([^<]*)<`).FindAllStringSubmatch(b.String(), -1) {
+		x, _ := strconv.ParseFloat(m[2], 64)
+		y, _ := strconv.ParseFloat(m[3], 64)
+		long := 5.5 * float64(len(m[4]))
+		at := box{x, y - 9, x + long, y}
+		if m[1] == "end" {
+			at.left, at.right = x-long, x
+		}
+		if slices.ContainsFunc(boxes, at.meets) {
+			t.Errorf("%s covers another label", m[4])
+		}
+		boxes = append(boxes, at)
+	}
+	if len(boxes) < 4 || len(boxes) == len(points) {
+		t.Errorf("%d labels of %d points", len(boxes), len(points))
+	}
+	if strings.Count(b.String(), "<title>recipe number") != len(points) {
+		t.Error("a point without a title: its label is nowhere")
 	}
 }
