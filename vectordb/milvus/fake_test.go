@@ -317,7 +317,7 @@ func TestReadsAfterAServerWasNotReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.shaken.Store(time.Now().Add(-shakenFor).UnixNano())
+	g.shaken.set(time.Now().Add(-shakenFor))
 	if newest() {
 		t.Error("a read a while later waits for the newest state")
 	}
@@ -357,6 +357,36 @@ func TestReadsWaitUntilACollectionHasSettled(t *testing.T) {
 }
 
 // Every call has a deadline, and the caller's own is told apart from the server's silence.
+// One that loads the collection anew in the middle of reading all of it may say too early that there is no more: what is read then is not taken for all.
+func TestAReadOfEverythingAcrossALoad(t *testing.T) {
+	for _, unloaded := range []int32{0, 2} {
+		var asked atomic.Int32
+		f := &faulty{query: func() *commonpb.Status {
+			if asked.Add(1) == unloaded {
+				return &commonpb.Status{ErrorCode: commonpb.ErrorCode_UnexpectedError, Reason: "failed to query: collection not loaded[collection=7]"}
+			}
+			return fine
+		}}
+		s, err := f.serve(t, Timeouts{Settle: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := s.generation(t.Context(), "g")
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0) // the first one reads the first page
+		err = s.iterate(t.Context(), g, fieldRow+` > ""`, []string{fieldRow}, func(client.ResultSet) error { return nil })
+		if unloaded == 0 {
+			if err != nil {
+				t.Errorf("undisturbed: %v", err)
+			}
+			continue
+		}
+		wantError(t, err, "just loaded", "try again")
+	}
+}
+
 func TestSilence(t *testing.T) {
 	f := &faulty{query: func() *commonpb.Status { return nil }}
 	s, err := f.serve(t, Timeouts{Read: 50 * time.Millisecond})

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"sync"
@@ -282,10 +283,10 @@ type generation struct {
 	// writes counts Applies that wrote something.
 	writes int64
 
-	// shaken is when a call last met a server that had lost the collection from its memory, or was not there; nanoseconds of the Unix time.
-	shaken atomic.Int64
-	// unloaded is when a call last met a server that did not have the collection in its memory, in the same unit.
-	unloaded atomic.Int64
+	// shaken is when a call last met a server that had lost the collection from its memory, or was not there.
+	shaken moment
+	// unloaded is when a call last met a server that did not have the collection in its memory.
+	unloaded moment
 
 	// headless are revisions of which rows were found and, when the newest state was asked for, no head.
 	headless map[headless]time.Time
@@ -417,21 +418,34 @@ func (g *generation) seen(docs []string, upTo int64) {
 // has just loaded a collection may know of removals before it knows of what was written before them; or it has yet to read its log to where another had come.
 const shakenFor = 10 * time.Second
 
+// moment is when something last happened, by the clock that does not jump: set back, another one would make reads wait for as long as it was set back. The zero value is never.
+type moment struct{ at atomic.Pointer[time.Time] }
+
+func (m *moment) set(at time.Time) { m.at.Store(&at) }
+
+// ago is how long it is since then.
+func (m *moment) ago() time.Duration {
+	if at := m.at.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return math.MaxInt64
+}
+
 // shake notes that the server was not ready.
-func (g *generation) shake() { g.shaken.Store(time.Now().UnixNano()) }
+func (g *generation) shake() { g.shaken.set(time.Now()) }
 
 // unload notes that the collection was not in the server's memory.
-func (g *generation) unload() { g.unloaded.Store(time.Now().UnixNano()) }
+func (g *generation) unload() { g.unloaded.set(time.Now()) }
 
 // unsettled is how long it takes until what is read of the collection can be believed. A server that has just loaded one may answer without rows that it holds, for seconds, also a
 // read that asks for its newest state; an answer without them would be wrong, where one that waits is only late.
 func (g *generation) unsettled(settle time.Duration) time.Duration {
-	return settle - time.Since(time.Unix(0, g.unloaded.Load()))
+	return settle - g.unloaded.ago()
 }
 
 // level is the consistency that a read needs where a bounded one is enough of a server that has been ready for a while.
 func (g *generation) level(wanted entity.ConsistencyLevel) entity.ConsistencyLevel {
-	if wanted == entity.ClBounded && time.Since(time.Unix(0, g.shaken.Load())) < shakenFor {
+	if wanted == entity.ClBounded && g.shaken.ago() < shakenFor {
 		return entity.ClStrong
 	}
 	return wanted

@@ -221,6 +221,10 @@ func (s *Store) iterate(ctx context.Context, g *generation, expr string, fields 
 		if err != nil {
 			return err
 		}
+		// It can't be asked for the same page again, and that it has no more may be as wrong as what it has.
+		if g.unsettled(s.config.Timeouts.Settle) > 0 {
+			return fmt.Errorf("read generation %s: the server has just loaded the collection, and may not have shown all of it; try again", g.about.Name)
+		}
 		if columns == nil {
 			return nil
 		}
