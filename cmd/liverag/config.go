@@ -344,7 +344,7 @@ func (c *Config) validate(s *config.Settings) error {
 		fail("overlap", "must be less than tokens (%d), not %d", c.Tokens, c.Overlap)
 	}
 	if !slices.Contains(chunker.Strategies(), c.Chunker) && !external.Names(c.Chunker) {
-		fail("chunker", "%q is none: use %s, exec:./program or http://host/path", c.Chunker, strings.Join(chunker.Strategies(), ", "))
+		fail("chunker", "must be one of %s, exec:./program or http://host/path, not %q", strings.Join(chunker.Strategies(), ", "), c.Chunker)
 	}
 	if c.InsecureListen && s.Origin("programs").IsDefault() {
 		c.Programs = ""

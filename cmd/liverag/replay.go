@@ -84,7 +84,16 @@ func (r *replayRequest) body(c *call) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	body := map[string]any{"recipe": recipe, "sample": r.sample, "from": r.from, "share": r.share}
+	body := map[string]any{"recipe": recipe}
+	if r.sample != 1 {
+		body["sample"] = r.sample
+	}
+	if r.from != "beginning" {
+		body["from"] = r.from
+	}
+	if r.share != 1 {
+		body["share"] = r.share
+	}
 	if name = cmp.Or(r.name, name); name != "" {
 		body["name"] = name
 	}

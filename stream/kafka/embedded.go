@@ -296,7 +296,7 @@ func (e *Embedded) readFormat(known *testimony) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("embedded log: %w", err)
 	}
-	if known != nil && known.Format == formatVersion && (err != nil || !e.format.read(b) || e.format.Version != formatVersion) {
+	if known != nil && known.Format == formatVersion && (err != nil || !e.format.read(b)) {
 		e.cfg.Logger.Warn("the marker of the embedded log was damaged, and is made anew", "file", path)
 		// Whether a compaction was asked for is not known; one too many does no harm.
 		e.format = format{Format: formatName, Version: formatVersion, CompactNext: true}
