@@ -89,6 +89,9 @@ func TestCompareInterval(t *testing.T) {
 	if c := got[0]; math.Abs(c.Low-.451) > .004 || math.Abs(c.High-.549) > .004 {
 		t.Errorf("from %v to %v, want 0.451 to 0.549", c.Low, c.High)
 	}
+	if got, err = Compare(reportOf(b...), reportOf(a...)); err != nil || math.Abs(got[0].Low+.549) > .004 || math.Abs(got[0].High+.451) > .004 {
+		t.Errorf("the other way round: %+v, %v", got, err)
+	}
 	// Ties count: without them the interval of a single win would be that win.
 	got, err = Compare(reportOf(0, 0, 0, 0), reportOf(1, 0, 0, 0))
 	if err != nil {

@@ -295,9 +295,7 @@ func (e *evalCompare) searcher(cl *client, s side, filters map[string]json.RawMe
 			r.Filter = own
 		}
 		var answer queryAnswer
-		if err := patiently(ctx, func() error {
-			return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: map[string]string{retrieve.HeaderUnlogged: "eval"}})
-		}); err != nil {
+		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{}) }); err != nil {
 			return nil, fmt.Errorf("of %s: %w", s.info.Name, err)
 		}
 		out := make([]evals.Ranked, len(answer.Hits))
@@ -571,6 +569,9 @@ func (d *compared) movement(i int) string {
 		return fmt.Sprintf("overlap %.2f", d.rbo[i])
 	}
 	a, b := d.values(i)
+	if a == b {
+		return fmt.Sprintf("%.3f, overlap %.2f", a, d.rbo[i])
+	}
 	return fmt.Sprintf("%.3f → %.3f", a, b)
 }
 
@@ -582,7 +583,7 @@ func sideRows(r *evals.Result) []sideRow {
 	var rows []sideRow
 	for _, row := range []struct{ name, figure string }{
 		{"latency p50", "latency.p50"}, {"latency p99", "latency.p99"}, {"index size", "bytes"}, {"documents", "documents"}, {"chunks", "chunks"}, {"tokens in chunks", "tokens"},
-		{"tokens embedded", "tokens_embedded"}, {"tokens reused", "tokens_reused"}, {"cost", "cost_usd"},
+		{"tokens embedded since start", "tokens_embedded"}, {"reused since start", "tokens_reused"}, {"cost since start", "cost_usd"},
 	} {
 		text := func(side string) string {
 			f, ok := r.Figure(side + "." + row.figure)
