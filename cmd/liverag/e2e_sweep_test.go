@@ -171,6 +171,17 @@ func TestSweepOfAProgram(t *testing.T) {
 		t.Errorf("notes left behind: %v", left)
 	}
 
+	// A note of a generation that was dropped since, and made anew by somebody: that one stays.
+	printed(t, p, nil, "replay", "--name", "fine", "--chunker", "token", "--tokens", "16", "--until-caught-up")
+	if err := os.WriteFile(filepath.Join(notes[0], "fine"), []byte("2020-01-01T00:00:00Z"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rows()
+	if now := generations(); !slices.Contains(now, "fine") || slices.Contains(now, "in_one") {
+		t.Errorf("with a note of another one there are %v", now)
+	}
+	printed(t, p, nil, "drop", "fine")
+
 	// A sample has a part of the documents, and is asked what they can answer.
 	part := decoded(t, outcome{out: printed(t, p, nil, append(slices.Clone(args), "--sample", "0.5")...)})
 	if n := part["queries"].(float64); n < 5 || n > 30 {

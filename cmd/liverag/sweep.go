@@ -123,10 +123,10 @@ type sweepOutcome struct {
 	// failed are the recipes that could not be built or asked, with why.
 	failed []failedRecipe
 	// sizes is what sizes of rows count.
-	sizes   string
-	shown   []string // figures of the table
-	asked   int      // questions
-	started time.Time
+	sizes string
+	shown []string // figures of the table
+	asked int      // questions
+	after error    // what went wrong once all was measured: no reason to lose the figures
 }
 
 type failedRecipe struct {
@@ -323,7 +323,7 @@ func (s *sweep) run(ctx context.Context, c *call) error {
 		for _, f := range done.failed {
 			errs = append(errs, fmt.Errorf("%s: %w", f.Recipe, f.err))
 		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, done.after)...)
 	}
 	if err := s.rank(done); err != nil {
 		return err
@@ -348,7 +348,7 @@ func (s *sweep) run(ctx context.Context, c *call) error {
 	for _, f := range done.failed {
 		err = errors.Join(err, fmt.Errorf("%s: %w", f.Recipe, f.err))
 	}
-	return err
+	return errors.Join(err, done.after)
 }
 
 // rank puts the best row first, and compares the others with it.

@@ -23,7 +23,7 @@ func (s *sweep) chunking(ctx context.Context, frame *evalFrame) (_ *sweepOutcome
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, models.Close()) }()
-	done := &sweepOutcome{asked: len(set.Questions), sizes: "tokens", shown: chunkingMetrics, started: time.Now()}
+	done := &sweepOutcome{asked: len(set.Questions), sizes: "tokens", shown: chunkingMetrics}
 	progress := &sweepProgress{frame: frame, of: len(s.recipes), begun: time.Now()}
 	for _, r := range s.recipes {
 		rows, err := s.tryCuts(ctx, frame, models, r, set, progress)

@@ -9,9 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/liverag/liverag/vectordb"
 )
@@ -50,7 +48,8 @@ func (s *sweep) generationName(r *sweptRecipe) string {
 // sweptGeneration is one of GET /generations, with its sizes.
 type sweptGeneration struct {
 	generation
-	Stats *vectordb.Stats `json:"stats"`
+	Stats   *vectordb.Stats `json:"stats"`
+	Created string          `json:"created_at"`
 }
 
 // build replays the log by a recipe, unless that was done, and waits until it has caught up.
@@ -59,9 +58,10 @@ func (x *replays) build(ctx context.Context, r *sweptRecipe) (*builtRecipe, erro
 	if !nameForm.MatchString(name) {
 		return nil, fmt.Errorf("%q is no name of a generation: give the recipe a shorter name", name)
 	}
-	if !x.there[name] {
+	made := !x.there[name]
+	if made {
 		// Before it is made: what is made and not noted would stay for good.
-		if err := x.note(name); err != nil {
+		if err := x.note(name, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -69,11 +69,25 @@ func (x *replays) build(ctx context.Context, r *sweptRecipe) (*builtRecipe, erro
 	var raw json.RawMessage
 	err := patiently(ctx, func() error { return x.cl.do(ctx, "POST", "/generations", request, &raw, options{}) })
 	var p *apiError
-	if errors.As(err, &p) && p.Code == "generation_exists" {
-		return nil, fmt.Errorf("%w: drop it, or give the recipe another name", err)
+	if errors.As(err, &p) {
+		if made {
+			err = errors.Join(err, x.forget(name))
+		}
+		if p.Code == "generation_exists" {
+			err = fmt.Errorf("%w: drop it, or give the recipe another name", err)
+		}
 	}
 	if err != nil {
 		return nil, err
+	}
+	if made {
+		var begun sweptGeneration
+		if err := json.Unmarshal(raw, &begun); err != nil {
+			return nil, fmt.Errorf("the server does not answer like liverag: %w", err)
+		}
+		if err := x.note(name, begun.Created); err != nil {
+			return nil, err
+		}
 	}
 	g, err := x.follow(ctx, r.name, raw)
 	if err != nil {
@@ -119,49 +133,70 @@ func (x *replays) follow(ctx context.Context, recipe string, raw json.RawMessage
 	}
 }
 
-func (x *replays) note(name string) error {
+// note remembers that a sweep makes the generation, and when it was made, so that another one of its name is not taken for it.
+func (x *replays) note(name, created string) error {
 	if err := os.MkdirAll(x.notes, 0o755); err != nil {
 		return fmt.Errorf("note the generation: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(x.notes, name), []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(x.notes, name), []byte(created), 0o644); err != nil {
 		return fmt.Errorf("note the generation: %w", err)
 	}
 	return nil
 }
 
-// drop removes the generations of this sweep that a sweep made. One that answers now stays, and so do all with --keep.
-func (x *replays) drop(ctx context.Context) error {
-	c := x.frame.call
-	noted, err := os.ReadDir(x.notes)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("which generations did the sweep make? %w", err)
+func (x *replays) forget(name string) error {
+	if err := os.Remove(filepath.Join(x.notes, name)); err != nil {
+		return fmt.Errorf("forget the generation: %w", err)
 	}
+	return nil
+}
+
+// drop removes the generations of this sweep that a sweep made. One that answers now stays, and so do all with --keep: who keeps one, drops it.
+func (x *replays) drop(ctx context.Context) error {
 	var kept []string
 	for _, r := range x.recipes {
 		name := x.generationName(r)
-		if !slices.ContainsFunc(noted, func(e fs.DirEntry) bool { return e.Name() == name }) {
+		created, err := os.ReadFile(filepath.Join(x.notes, name))
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if x.keep {
-			kept = append(kept, name)
-		} else {
-			err := x.cl.do(ctx, "DELETE", generationPath(name, ""), nil, nil, options{})
-			var p *apiError
-			switch {
-			case errors.As(err, &p) && p.Status == 409:
-				kept = append(kept, name)
-			case errors.As(err, &p) && p.Status == 404:
-			case err != nil:
+		if err != nil {
+			return fmt.Errorf("did the sweep make %s? %w", name, err)
+		}
+		stays := x.keep
+		if !stays {
+			if stays, err = x.dropOne(ctx, name, string(created)); err != nil {
 				return fmt.Errorf("drop %s: %w", name, err)
 			}
 		}
-		// Who keeps it, drops it.
-		if err := os.Remove(filepath.Join(x.notes, name)); err != nil {
-			return fmt.Errorf("forget the generation: %w", err)
+		if stays {
+			kept = append(kept, name)
+		}
+		if err := x.forget(name); err != nil {
+			return err
 		}
 	}
-	if len(kept) > 0 && !c.JSON {
+	if c := x.frame.call; len(kept) > 0 && !c.JSON {
 		c.Err.Printf("%s %s\n", c.Err.dim("kept:"), plain(strings.Join(kept, ", ")))
 	}
 	return nil
+}
+
+// dropOne drops a generation, unless it answers, or is another one than that which was made then; created is empty where that is not known.
+func (x *replays) dropOne(ctx context.Context, name, created string) (stays bool, err error) {
+	var g sweptGeneration
+	if err = x.cl.do(ctx, "GET", generationPath(name, ""), nil, &g, options{}); err == nil {
+		if created != "" && g.Created != created {
+			return true, nil
+		}
+		err = x.cl.do(ctx, "DELETE", generationPath(name, ""), nil, nil, options{})
+	}
+	var p *apiError
+	switch {
+	case errors.As(err, &p) && p.Status == 409:
+		return true, nil
+	case errors.As(err, &p) && p.Status == 404:
+		return false, nil
+	}
+	return false, err
 }

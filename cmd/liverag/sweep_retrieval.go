@@ -71,7 +71,7 @@ func (s *sweep) retrieval(ctx context.Context, frame *evalFrame) (_ *sweepOutcom
 		}
 		build, end = replays.build, func() error { return replays.drop(ctx) }
 	}
-	done := &sweepOutcome{asked: len(questions), sizes: "bytes of a chunk that was found", started: time.Now()}
+	done := &sweepOutcome{asked: len(questions), sizes: "bytes of a chunk that was found"}
 	for _, name := range chiefMetrics {
 		done.shown = append(done.shown, name)
 	}
@@ -95,7 +95,8 @@ func (s *sweep) retrieval(ctx context.Context, frame *evalFrame) (_ *sweepOutcom
 		}
 		progress.finished(r.name, fmt.Sprintf("%s, %s %.4f", count(rows[0].Chunks, "chunk"), s.metric, best))
 	}
-	return done, server, end()
+	done.after = end()
+	return done, server, nil
 }
 
 // tryRecipe builds a recipe and asks it in every way.
