@@ -652,16 +652,17 @@ func (r *verification) await(ctx context.Context, ends []stream.End) error {
 // judge decides on a document that was read after the first of the states was searchable. nil: it is right.
 func (r *verification) judge(ctx context.Context, rev *vectordb.Revision, states []folded) (*Finding, folded, error) {
 	var kind, detail string
+	state := states[0]
 	for i := range states {
 		k, d, err := r.differs(ctx, rev, &states[i])
 		if err != nil || k == "" {
 			return nil, folded{}, err
 		}
-		if i == 0 {
-			kind, detail = k, d
+		// What is wrong is said of the state that the index shows, if it is one of them: to one before it a document that came meanwhile would be an orphan.
+		if i == 0 || states[i].version == rev.Version {
+			kind, detail, state = k, d, states[i]
 		}
 	}
-	state := states[0]
 	if !r.ghosts && (kind == Missing || kind == Stale && rev.Version < state.version) {
 		rejected, err := r.rejected(ctx, rev.Key, state)
 		if err != nil {
