@@ -295,6 +295,7 @@ const (
 //	deletion version varint
 //	access   nothing
 func appendWrite(b []byte, changes []change, check map[int32]int64) []byte {
+	b = slices.Grow(b, writeSize(changes)) // to let a large document's bytes move once, since other writes wait for this one
 	b = binary.AppendUvarint(b, uint64(len(changes)))
 	for i := range changes {
 		c := &changes[i]
@@ -337,6 +338,21 @@ func appendWrite(b []byte, changes []change, check map[int32]int64) []byte {
 		b = binary.AppendVarint(b, check[p])
 	}
 	return b
+}
+
+// writeSize is about how many bytes appendWrite appends.
+func writeSize(changes []change) (n int) {
+	const numbers = 64 // of a change, or of an entry
+	for i := range changes {
+		c := &changes[i]
+		n += numbers + len(c.row.key) + len(c.row.access) + len(c.row.meta) + len(c.row.text) + numbers*len(c.entries)
+		for j := range c.entries {
+			if c.reused[j] == 0 {
+				n += 4 * len(c.vectors[j])
+			}
+		}
+	}
+	return n
 }
 
 // replay applies a frame of the log to the generation that is being opened.
