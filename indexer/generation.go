@@ -42,6 +42,7 @@ type generation struct {
 	opened   bool // parts are set, and the store holds it
 	keeps    stream.Retention
 	dated    time.Time   // up to when it is right, by the control value
+	doubted  time.Time   // when deletes were missed, by the control value; zero: none were since
 	dating   atomic.Bool // a newer moment is being stored there
 	failed   error       // for good
 	caughtUp bool
@@ -70,7 +71,7 @@ func newGeneration(x *Indexer, spec Spec) *generation {
 		progress.suspect()
 	}
 	return &generation{
-		dated:   spec.AsOf,
+		dated: spec.AsOf, doubted: spec.Doubted,
 		indexer: x, name: spec.Name, group: spec.Group, spread: spec.Spread, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
@@ -85,13 +86,15 @@ func (g *generation) desired() Desired {
 // date takes over what the control value says of how far the generation is right.
 func (g *generation) date(spec Spec) {
 	g.mu.Lock()
-	g.dated = spec.AsOf
+	known := spec.Doubted.Equal(g.doubted)
+	g.dated, g.doubted = spec.AsOf, spec.Doubted
 	g.mu.Unlock()
-	if spec.doubted() {
+	switch {
+	case !spec.doubted():
+		g.progress.trust(spec.AsOf, g.progress.suspected())
+	case !known:
 		g.progress.suspect()
-		return
 	}
-	g.progress.trust(spec.AsOf)
 }
 
 func (g *generation) want(d Desired) {

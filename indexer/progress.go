@@ -25,6 +25,7 @@ type progress struct {
 	first   time.Duration // how long after since their first end may be reached; with lapse 0 it means nothing
 	lapse   time.Duration // how long after an end the next one may be reached; 0: deletes stay in the log for ever
 	doubted time.Time     // when deletes were found to have been missed, perhaps; zero: none were
+	misses  int           // how often somebody said that deletes were missed
 }
 
 type partition struct {

@@ -30,6 +30,9 @@ const (
 	reconcileEvery = 250 * time.Millisecond
 )
 
+// errMissedAgain: what was compared says nothing of deletes that were missed since it began.
+var errMissedAgain = errors.New("more deletes were missed meanwhile")
+
 // reconcile compares the generation with the log whenever deletes may have been missed, until ctx ends. It waits for the pipeline to have caught up, which
 // applies the deletes that are still in the log; what the log then does not hold was deleted. end stops the pipeline of a generation that can't be put right.
 func (g *generation) reconcile(ctx context.Context, end func()) {
@@ -84,7 +87,16 @@ func (g *generation) banishGhosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at := time.Now()
+	// Deletes that are missed from here on may not be noticed by this comparison.
+	at, suspected := time.Now(), g.progress.suspected()
+	var doubted time.Time
+	if x.config.Shared {
+		_, c, err := x.load(ctx)
+		if err != nil {
+			return err
+		}
+		doubted = c.Generations[g.name].Doubted
+	}
 	logger := x.config.Logger.With("generation", g.name)
 	logger.Warn("the generation is compared with the log before it is ready: "+missedReason, "right_as_of", g.progress.right().UTC())
 	r := &verification{Verification: Verification{Generation: g.name, Sample: 1, memory: verifyMemory, ghosts: true}, x: x, g: g, parts: parts, begun: at, later: []share{{}}}
@@ -108,8 +120,9 @@ func (g *generation) banishGhosts(ctx context.Context) error {
 		return fmt.Errorf("wait for what the log holds: %w", err)
 	}
 	if x.config.Shared {
+		again := false
 		err := x.record(ctx, g, func(spec *Spec) bool {
-			if spec.Doubted.After(at) { // missed again meanwhile
+			if again = !spec.Doubted.Equal(doubted); again {
 				return false
 			}
 			spec.AsOf, spec.Doubted = at.UTC(), time.Time{}
@@ -118,9 +131,14 @@ func (g *generation) banishGhosts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if again {
+			return errMissedAgain
+		}
+	} else if g.progress.suspected() != suspected {
+		return errMissedAgain
 	}
 	g.counts.reconciled.Add(1)
-	g.progress.trust(at)
+	g.progress.trust(at, suspected)
 	logger.Info("the generation agrees with the log again", "changes", r.report.Changes, "documents", r.report.Documents, "removed", r.report.Repaired, "took", time.Since(at).Round(time.Millisecond))
 	return nil
 }
@@ -151,15 +169,7 @@ func ghostAccess(rev *vectordb.Revision, f *folded) int64 {
 func (r *verification) banish(ctx context.Context, wrong []Finding) error {
 	w := vectordb.Write{Rewrite: true}
 	for i := range wrong {
-		gone := vectordb.Revision{Key: stream.Key(wrong[i].Tenant, wrong[i].ID)}
-		if wrong[i].Kind == Orphaned {
-			gone.Version, gone.Deleted = wrong[i].Stored, true
-		}
-		// The record that took the access list back came after the one that set it, so this version is not above it.
-		if wrong[i].access > 0 {
-			gone.Access = vectordb.Access{Version: wrong[i].access + 1, Clear: true}
-		}
-		w.Revisions = append(w.Revisions, gone)
+		w.Revisions = append(w.Revisions, wrong[i].gone(wrong[i].Stored))
 		mended := true
 		wrong[i].Repaired = &mended
 	}
@@ -173,6 +183,19 @@ func (r *verification) banish(ctx context.Context, wrong []Finding) error {
 	}
 	r.g.counts.ghosts.Add(int64(len(wrong)))
 	return nil
+}
+
+// gone is the revision that takes away what the log does not hold: the document, if it is that, at a version, and its access list.
+func (f *Finding) gone(version int64) vectordb.Revision {
+	rev := vectordb.Revision{Key: stream.Key(f.Tenant, f.ID)}
+	if f.Kind == Orphaned {
+		rev.Version, rev.Deleted = version, true
+	}
+	// The record that took the access list back came after the one that set it, so this version is not above it.
+	if f.access > 0 {
+		rev.Access = vectordb.Access{Version: f.access + 1, Clear: true}
+	}
+	return rev
 }
 
 // missed notes for good that deletes were missed: here, and where the generation is shared, for all who share it. Its checkpoints say so from now on.

@@ -59,16 +59,24 @@ func (p *progress) suspect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.doubted = time.Now().Round(0)
+	p.misses++
 	p.notify()
 }
 
+// suspected counts the calls of suspect.
+func (p *progress) suspected() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.misses
+}
+
 // trust notes that everything that entered the log before a moment is applied, deletes too, whoever found that out. It ends a doubt that would not have come up,
-// had that been known.
-func (p *progress) trust(at time.Time) {
+// had that been known. It says nothing if deletes were missed since suspected returned the given count.
+func (p *progress) trust(at time.Time, suspected int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at = at.Round(0)
-	if !at.After(p.since) {
+	if p.misses != suspected || !at.After(p.since) {
 		return
 	}
 	p.since = at

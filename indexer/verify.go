@@ -751,8 +751,8 @@ func (r *verification) repair(ctx context.Context, wrong []Finding, states []fol
 
 func (r *verification) mend(ctx context.Context, f *Finding, state folded, changes map[stream.Position]*stream.Change) error {
 	key := stream.Key(f.Tenant, f.ID)
-	if f.Kind == Orphaned {
-		gone := vectordb.Revision{Key: key, Version: max(f.Stored, state.version), Deleted: true}
+	if f.Kind == Orphaned || f.access > 0 {
+		gone := f.gone(max(f.Stored, state.version))
 		if err := r.x.config.Store.Apply(ctx, r.g.name, vectordb.Write{Revisions: []vectordb.Revision{gone}, Rewrite: true}); err != nil {
 			return err
 		}

@@ -68,6 +68,9 @@ func TestVerifyFindsAndRepairsEveryDamage(t *testing.T) {
 		{"old access", Stale, func(_ *vectordb.Revision, revs map[string]*vectordb.Revision) {
 			revs["hidden"].Access = vectordb.Access{}
 		}},
+		{"a ghost's access", Stale, func(doc *vectordb.Revision, _ map[string]*vectordb.Revision) {
+			doc.Access = vectordb.Access{Version: 1, ACL: []string{"ann"}}
+		}},
 		{"ghost", Orphaned, func(doc *vectordb.Revision, revs map[string]*vectordb.Revision) {
 			ghost := *doc
 			ghost.Key, ghost.Version = "gone", revs["gone"].Version-1
