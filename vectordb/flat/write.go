@@ -345,7 +345,11 @@ func writeSize(changes []change) (n int) {
 	const numbers = 64 // of a change, or of an entry
 	for i := range changes {
 		c := &changes[i]
-		n += numbers + len(c.row.key) + len(c.row.access) + len(c.row.meta) + len(c.row.text) + numbers*len(c.entries)
+		n += numbers + len(c.row.key) + len(c.row.access)
+		if c.carried || c.row.deleted {
+			continue
+		}
+		n += len(c.row.meta) + len(c.row.text) + numbers*len(c.entries)
 		for j := range c.entries {
 			if c.reused[j] == 0 {
 				n += 4 * len(c.vectors[j])
