@@ -15,6 +15,7 @@ import (
 
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/retrieve"
 )
 
 func evalVerb() verb {
@@ -380,3 +381,6 @@ func facts(r *evals.Result) []htmlreport.Fact {
 	}
 	return out
 }
+
+// unlogged keeps an eval's questions out of the query log: they are not what users ask.
+var unlogged = map[string]string{retrieve.HeaderUnlogged: "1"}

@@ -295,7 +295,7 @@ func (e *evalCompare) searcher(cl *client, s side, filters map[string]json.RawMe
 			r.Filter = own
 		}
 		var answer queryAnswer
-		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{}) }); err != nil {
+		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) }); err != nil {
 			return nil, fmt.Errorf("of %s: %w", s.info.Name, err)
 		}
 		out := make([]evals.Ranked, len(answer.Hits))

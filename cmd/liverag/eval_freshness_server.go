@@ -89,7 +89,7 @@ func (s *freshnessServer) Retrieve(ctx context.Context, q evalfresh.Question) (e
 			Satisfied bool    `json:"satisfied"`
 		} `json:"freshness"`
 	}
-	if err := s.client.do(ctx, "POST", "/retrieve", request, &answer, options{timeout: callTimeout + q.Wait}); err != nil {
+	if err := s.client.do(ctx, "POST", "/retrieve", request, &answer, options{header: unlogged, timeout: callTimeout + q.Wait}); err != nil {
 		return evalfresh.Answer{}, s.failure(err)
 	}
 	out := evalfresh.Answer{Lag: -1, Satisfied: answer.Freshness.Satisfied, Generation: answer.Generation.Name}

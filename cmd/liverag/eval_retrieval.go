@@ -299,7 +299,7 @@ func (e *evalRetrieval) server(ctx context.Context, c *call, questions evals.Que
 					Recipe vectordb.Recipe `json:"recipe"`
 				} `json:"generation"`
 			}
-			if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{}) }); err != nil {
+			if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) }); err != nil {
 				return nil, err
 			}
 			g := answer.Generation

@@ -151,7 +151,7 @@ func (cl *client) searcher(generation string) evals.Searcher {
 				Score    float64 `json:"score"`
 			} `json:"hits"`
 		}
-		if err := cl.do(ctx, "POST", "/retrieve", map[string]any{"query": query, "k": k, "generation": generation}, &answer, options{}); err != nil {
+		if err := cl.do(ctx, "POST", "/retrieve", map[string]any{"query": query, "k": k, "generation": generation}, &answer, options{header: unlogged}); err != nil {
 			return nil, err
 		}
 		out := make([]evals.Ranked, len(answer.Hits))

@@ -286,7 +286,7 @@ func (s *sweep) askServer(cl *client, generation string) askLeg {
 			request.Filter = json.RawMessage(s.ask.filter)
 		}
 		var answer queryAnswer
-		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", request, &answer, options{}) }); err != nil {
+		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", request, &answer, options{header: unlogged}) }); err != nil {
 			return nil, "", fmt.Errorf("of %s: %w", generation, err)
 		}
 		out := make([]foundChunk, len(answer.Hits))
