@@ -71,10 +71,7 @@ func (s *sweep) retrieval(ctx context.Context, frame *evalFrame) (_ *sweepOutcom
 		}
 		build, end = replays.build, func() error { return replays.drop(ctx) }
 	}
-	done := &sweepOutcome{asked: len(questions), sizes: "bytes of a chunk that was found"}
-	for _, name := range chiefMetrics {
-		done.shown = append(done.shown, name)
-	}
+	done := &sweepOutcome{asked: len(questions), sizes: "bytes of a chunk that was found", shown: chiefMetrics}
 	for _, r := range s.recipes {
 		rows, err := s.tryRecipe(ctx, r, build, questions, progress)
 		if ctx.Err() != nil {
