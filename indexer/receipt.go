@@ -105,7 +105,7 @@ func (x *Indexer) Receipt(ctx context.Context, tenant, id string, purge bool) (R
 		if c.Kind != stream.Delete {
 			receipt.OldRecords++
 		}
-		if c.Kind != stream.Invalid {
+		if c.Kind != stream.Invalid && c.Version > receipt.Version { // what is older may be read later, in another partition
 			receipt.Version, receipt.Deleted = c.Version, c.Kind == stream.Delete
 		}
 		if purge && c.Kind == stream.Upsert {

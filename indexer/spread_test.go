@@ -160,3 +160,19 @@ func TestARepairOfAnAccessInAnotherPartition(t *testing.T) {
 		t.Errorf("its access is %+v, and was %+v", now.Access, held.Access)
 	}
 }
+
+// TestAReceiptOfTwoPartitions: what was said last is what counts, whichever partition is read last.
+func TestAReceiptOfTwoPartitions(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	before := b.spread()
+	for i := range 8 { // in all partitions
+		id := fmt.Sprint("doc", i)
+		b.reach([]stream.Position{before(id, `{"text":"a text"}`)})
+		b.settle(remove(id))
+		r, err := b.indexer.Receipt(b.ctx(), "", id, true)
+		if err != nil || !r.Deleted || !r.Gone || r.OldRecords != 1 {
+			t.Errorf("%s: %+v, %v", id, r, err)
+		}
+	}
+}
