@@ -15,24 +15,32 @@ type logReader struct {
 
 // readLog opens the log at the positions; a partition that is absent is read from its beginning.
 func (x *Indexer) readLog(ctx context.Context, from map[int32]int64) (*logReader, error) {
-	source, err := x.config.Log.Open(ctx, stream.From{Positions: from, Spread: x.spread()})
+	spread, err := x.spread(ctx)
+	if err != nil {
+		return nil, err
+	}
+	source, err := x.config.Log.Open(ctx, stream.From{Positions: from, Spread: spread})
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return &logReader{source: source, at: make(map[int32]int64)}, nil
 }
 
-// spread tells whether documents may have changes in two partitions: see stream.From. All generations that can be used agree on it, since one from before partitions
-// were added can't.
-func (x *Indexer) spread() bool {
+// spread tells whether documents may have changes in two partitions: see stream.From. All generations of this log agree on it, since one from before partitions
+// were added is of another; what such a one says, or one of a log that was here before, does not count.
+func (x *Indexer) spread(ctx context.Context) (bool, error) {
+	identity, err := x.config.Log.Identity(ctx)
+	if err != nil {
+		return false, fmt.Errorf("ask the log who it is: %w", err)
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, spec := range x.control.Generations {
-		if spec.Spread {
-			return true
+		if spec.Spread && spec.Origin == origin(identity) {
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // until gives use every change below the ends that was not read yet, and perhaps some beyond.

@@ -47,7 +47,11 @@ func (l *tail) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from := stream.From{Positions: make(map[int32]int64, len(ends)), Spread: l.indexer.spread()}
+	spread, err := l.indexer.spread(ctx)
+	if err != nil {
+		return err
+	}
+	from := stream.From{Positions: make(map[int32]int64, len(ends)), Spread: spread}
 	for _, end := range ends {
 		from.Positions[end.Partition] = end.Offset
 	}
