@@ -142,6 +142,8 @@ func (t *truth) check(recipe vectordb.Recipe, rev *vectordb.Revision) string {
 			access = true
 		case e.version == rev.Version && e.change.Kind == stream.Upsert && rev.Deleted && t.forgetsAfter(e):
 			content = true
+		case e.version == rev.Access.Version && e.change.Kind == stream.Access && rev.Access.Clear && t.forgetsAfter(e):
+			access = true // what took it back is forgotten, and was noticed before this one was ever read
 		case e.version == rev.Version && e.change.Kind != stream.Access:
 			content = true
 			if problem := t.checkContent(recipe, rev, e); problem != "" {
@@ -160,10 +162,10 @@ func (t *truth) check(recipe vectordb.Recipe, rev *vectordb.Revision) string {
 	return ""
 }
 
-// forgetsAfter tells whether a delete that came after a change is forgotten. t.mu is held.
+// forgetsAfter tells whether what took a change back, a delete or an access record, came after it and is forgotten. t.mu is held.
 func (t *truth) forgetsAfter(e *event) bool {
 	return slices.ContainsFunc(t.byKey[e.key], func(o *event) bool {
-		return o.version > e.version && o.change.Kind == stream.Delete && o.forgotten.Load()
+		return o.version > e.version && o.forgotten.Load() && (o.change.Kind == stream.Access) == (e.change.Kind == stream.Access)
 	})
 }
 
@@ -1221,7 +1223,7 @@ func (w *world) await(p *process, written []*event) {
 			what = "as of"
 			err = p.indexer.WaitAsOf(ctx, name, at)
 		}
-		if errors.Is(err, indexer.ErrRejected) && !p.dead.Load() {
+		if errors.Is(err, indexer.ErrRejected) && !p.dead.Load() && w.broker.currentOrigin() == origin {
 			for _, e := range expected {
 				if !e.poison && !e.removed.Load() && e.change.Kind != stream.Invalid {
 					w.failf("process %d says that version %d of %s was rejected", p.id, e.version, e.key)
