@@ -94,7 +94,8 @@ func (l *Log) learnLetters(ctx context.Context) error {
 	}
 	begin, end := first[letterPartition], last[letterPartition]
 	if k.open == nil || end < k.next { // the topic was made again
-		*k = letters{turn: k.turn, open: map[string]*openLetter{}}
+		// All but turn, which others are waiting at.
+		k.next, k.open, k.order, k.first, k.settled, k.discarded = 0, map[string]*openLetter{}, nil, 0, 0, nil
 	}
 	for id, o := range k.open {
 		if o.newest < begin { // the topic's retention has taken it

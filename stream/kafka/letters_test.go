@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -165,6 +166,20 @@ func TestWaitingForLettersEnds(t *testing.T) {
 	if _, err := l.List(t.Context(), stream.LetterQuery{}); err != nil {
 		t.Errorf("a list afterwards: %v", err)
 	}
+}
+
+// TestTheFirstLettersAreAskedForAtOnce: several who ask before anybody has read the topic; the race detector watches.
+func TestTheFirstLettersAreAskedForAtOnce(t *testing.T) {
+	l := openLog(t, Config{Embedded: openEmbedded(t, EmbeddedConfig{Dir: t.TempDir()})})
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			if _, err := l.List(t.Context(), stream.LetterQuery{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
 }
 
 // TestTheOldestLettersAreForgotten: those that are known are bounded, and forgetting costs no search.
