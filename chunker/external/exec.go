@@ -28,7 +28,7 @@ const ExecPrefix = "exec:"
 type ExecConfig struct {
 	// Command is the program and its arguments, without the prefix.
 	Command string
-	// Dir is where programs may be: one elsewhere is refused, and so is one that other users of the machine may write. Relative commands are looked up in it. Required.
+	// Dir is where programs may be: one elsewhere, or below it, is refused, and so is one that other users of the machine may write. Relative commands are looked up in it. Required.
 	Dir string
 	// Processes is how many may run at once. Default 2.
 	Processes int
@@ -106,8 +106,8 @@ func permitted(dir, command string) (string, error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return "", fmt.Errorf("find the program: %w", err)
 	}
-	if inside, err := filepath.Rel(root, path); err != nil || inside == ".." || strings.HasPrefix(inside, ".."+string(filepath.Separator)) {
-		return "", fmt.Errorf("%w: %s is not below %s, where this server's programs are", ErrForbidden, path, root)
+	if filepath.Dir(path) != root { // nor below it: started in the root directory, every program of the machine would be
+		return "", fmt.Errorf("%w: %s is not in %s, where this server's programs are", ErrForbidden, path, root)
 	}
 	info, err := os.Stat(path)
 	switch {

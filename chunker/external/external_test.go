@@ -314,6 +314,10 @@ func TestWhatMayBeRun(t *testing.T) {
 	script(t, dir, "good", "cat")
 	script(t, dir, "open", "cat")
 	script(t, outside, "bad", "cat")
+	if err := os.Mkdir(filepath.Join(dir, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(dir, "below"), "good", "cat")
 	for name, mode := range map[string]os.FileMode{"open": 0o777, "plain": 0o644} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
@@ -328,8 +332,8 @@ func TestWhatMayBeRun(t *testing.T) {
 	}
 	for command, want := range map[string]string{
 		"good": "", "./good --size 3": "", filepath.Join(dir, "good"): "",
-		"": "names no program", "absent": "no such file", "../" + filepath.Base(outside) + "/bad": "is not below", "link": "is not below",
-		filepath.Join(outside, "bad"): "is not below", "/bin/sh -c x": "is not below", "open": "everybody", "plain": "chmod +x", ".": "is not a file",
+		"": "names no program", "absent": "no such file", "../" + filepath.Base(outside) + "/bad": "is not in", "link": "is not in",
+		filepath.Join(outside, "bad"): "is not in", "/bin/sh -c x": "is not in", "open": "everybody", "plain": "chmod +x", ".": "is not in", "below/good": "is not in",
 	} {
 		_, err := OpenExec(ExecConfig{Command: command, Dir: dir})
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
@@ -356,6 +360,8 @@ func TestHTTP(t *testing.T) {
 			http.Error(w, "never", http.StatusUnprocessableEntity)
 		case strings.Contains(in.Text, "HANG"):
 			<-r.Context().Done()
+		case strings.Contains(in.Text, "GONE"):
+			http.NotFound(w, r)
 		case strings.Contains(in.Text, "MOVED"):
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 		case strings.Contains(in.Text, "FLOOD"):
@@ -380,8 +386,8 @@ func TestHTTP(t *testing.T) {
 		text, want string
 		temporary  bool
 	}{
-		{"BUSY", "503", true}, {"HANG", "no answer within 300ms", true},
-		{"REFUSE", "422", false}, {"MOVED", "302", false}, {"FLOOD", "longer than", false},
+		{"BUSY", "503", true}, {"HANG", "no answer within 300ms", true}, {"GONE", "404", true}, {"MOVED", "302", true},
+		{"REFUSE", "422", false}, {"FLOOD", "longer than", false},
 	} {
 		_, err := h.Split(t.Context(), "text/plain", tt.text)
 		var failed *chunker.Error

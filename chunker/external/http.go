@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,8 @@ func OpenHTTP(ctx context.Context, c HTTPConfig) (*HTTP, error) {
 // Name implements [chunker.Chunker].
 func (h *HTTP) Name() string { return h.name }
 
-// Split implements [chunker.Chunker]. An answer of 429 or 5xx, and none at all, are temporary; any other status but 200 is about the text.
+// Split implements [chunker.Chunker]. A status of 400, 413, 415 or 422 is about the text; any other but 200, and no answer at all, may be better later: a service that was
+// deployed wrongly must not send every document to the dead letters.
 func (h *HTTP) Split(ctx context.Context, contentType, text string) ([]chunker.Chunk, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -107,10 +109,10 @@ func (h *HTTP) ask(ctx context.Context, contentType, text string) ([]chunker.Chu
 	switch {
 	case err != nil:
 		return nil, nil, unavailable(h.name, fmt.Errorf("read its answer: %w", err))
-	case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
-		return nil, nil, unavailable(h.name, fmt.Errorf("it answers %s: %s", resp.Status, excerpt(reply)))
-	case resp.StatusCode != http.StatusOK:
+	case slices.Contains([]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}, resp.StatusCode):
 		return nil, nil, refused(h.name, fmt.Errorf("it answers %s: %s", resp.Status, excerpt(reply)))
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, unavailable(h.name, fmt.Errorf("it answers %s: %s", resp.Status, excerpt(reply)))
 	case int64(len(reply)) > most:
 		return nil, nil, refused(h.name, errTooLong)
 	}

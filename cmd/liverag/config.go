@@ -53,7 +53,7 @@ type Config struct {
 	Long      string `name:"long" oneof:"split truncate reject" doc:"What happens to a chunk over the model's limit. split: embedded in pieces, their mean kept. truncate: cut off, and counted. reject: to the dead letters."`
 
 	// Programs is where the programs are that a recipe may name.
-	Programs string `name:"programs" doc:"Directory of the programs that a recipe may name as its chunker, as in exec:./my_chunker.py. Whoever can send a recipe can start them, so it should hold nothing else. Empty: none; that is also the default where insecure_listen is set."`
+	Programs string `name:"programs" doc:"Directory of the programs that a recipe may name as its chunker, as in exec:./my_chunker.py. They lie directly in it. Whoever can send a recipe can start them, so it should hold no others. Empty: none; that is also the default where insecure_listen is set."`
 
 	// Prices are of a million tokens, by model.
 	Prices map[string]string `name:"prices" doc:"What a million tokens of a model cost in US dollars, as in {openai/text-embedding-3-small: 0.02}. What embedding has cost, and what a replay will cost, is told by it; without it, it is 0."`
