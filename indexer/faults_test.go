@@ -230,9 +230,9 @@ func TestWaitersAreWoken(t *testing.T) {
 func TestOpeningIsTriedAgain(t *testing.T) {
 	b := newBed(t)
 	b.settle(upsert("a", "text"))
-	var times atomic.Int32
+	var room atomic.Bool
 	b.store.failCreate(func() error {
-		if times.Add(1) <= 2 {
+		if !room.Load() {
 			return errors.New("no space left on device")
 		}
 		return nil
@@ -243,6 +243,7 @@ func TestOpeningIsTriedAgain(t *testing.T) {
 	if _, _, err := b.indexer.Lookup("second"); !errors.Is(err, ErrUnusable) {
 		t.Errorf("before it could be opened: %v", err)
 	}
+	room.Store(true)
 	b.eventually("opened and caught up", func() bool { i, err := b.indexer.Info("second"); return err == nil && i.State == StateReady })
 	if rev := b.current("a", "second"); rev.Text != "text" {
 		t.Errorf("it holds %q", rev.Text)
