@@ -21,6 +21,15 @@ type Chunk struct {
 	Context string
 }
 
+// Input is what the embedder reads for the chunk of this text: its context on a line before the span. Whoever changes the form raises the number that a
+// generation's fingerprint has for it.
+func (c Chunk) Input(text string) string {
+	if c.Context == "" {
+		return text[c.Start:c.End]
+	}
+	return c.Context + "\n" + text[c.Start:c.End]
+}
+
 // Chunker cuts texts. Implementations are safe for concurrent use.
 type Chunker interface {
 	// Name holds everything that decides the output: strategy, its version, tokens, overlap, tokenizer.

@@ -330,7 +330,7 @@ func (s *ChunkingSet) cut(ctx context.Context, with chunker.Chunker) (out cuts, 
 		}
 		for _, c := range chunks {
 			out.chunks = append(out.chunks, Cut{i, c})
-			out.inputs = append(out.inputs, input(c, source.Text))
+			out.inputs = append(out.inputs, c.Input(source.Text))
 			text := strings.TrimSuffix(source.Text[c.Start:c.End], ".")
 			at := strings.Index(source.Text, text)
 			out.found = append(out.found, source.span(at, at+len(text)))
@@ -349,14 +349,6 @@ func (c *cuts) score(q ExcerptQuestion, a *ChunkingAnswer) {
 func (r *ChunkingRun) Summarise() {
 	r.Mean, r.Deviation = summarise(r.Answers, func(a *ChunkingAnswer) *ChunkingScore { return &a.Score })
 	r.Exact, r.ExactDeviation = summarise(r.Answers, func(a *ChunkingAnswer) *ChunkingScore { return &a.Exact })
-}
-
-// input is what the model reads of a chunk, as in the index.
-func input(c chunker.Chunk, text string) string {
-	if c.Context == "" {
-		return text[c.Start:c.End]
-	}
-	return c.Context + "\n" + text[c.Start:c.End]
 }
 
 // nearest returns the k vectors with the greatest cosine similarity, best first; equal ones in their order. Vectors have unit

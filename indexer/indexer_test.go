@@ -512,7 +512,7 @@ func (b *bed) compare(want map[string]string, generation ...string) {
 			}
 			for i, c := range chunks {
 				e := rev.Entries[i]
-				vectors, _ := b.model.Hash.Embed(b.ctx(), embedder.Index, []string{input(c.Context, rev.Text[c.Start:c.End])})
+				vectors, _ := b.model.Hash.Embed(b.ctx(), embedder.Index, []string{c.Input(rev.Text)})
 				if e.Start != c.Start || e.End != c.End || !slices.Equal(e.Vector, vectors[0]) {
 					b.t.Errorf("%s: entry %d is %d–%d, want %d–%d with its own vector", rev.Key, i, e.Start, e.End, c.Start, c.End)
 				}

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -583,7 +582,7 @@ func (p *pipeline) cut(ctx context.Context, t *task, u *uncut) ([]missingInput, 
 	var missing []missingInput
 	asked := make(map[vectordb.Hash]int)
 	for i, chunk := range chunks {
-		input := input(chunk.Context, rev.Text[chunk.Start:chunk.End])
+		input := chunk.Input(rev.Text)
 		sum := sha256.Sum256([]byte(input))
 		hash := vectordb.Hash(sum[:16])
 		rev.Entries[i] = vectordb.Entry{Start: chunk.Start, End: chunk.End, Tokens: chunk.Tokens, Hash: hash, Vector: lent[hash]}
@@ -656,19 +655,7 @@ type missingInput struct {
 	entries []int
 }
 
-// input is what the embedder reads for a chunk. Its form is part of the fingerprint (inputVersion).
-func input(context, text string) string {
-	if context == "" {
-		return text
-	}
-	var b strings.Builder
-	b.Grow(len(context) + 1 + len(text))
-	b.WriteString(context)
-	b.WriteByte('\n')
-	b.WriteString(text)
-	return b.String()
-}
-
+// inputVersion stands for the form of [chunker.Chunk.Input] in the fingerprint.
 const inputVersion = 1
 
 // reject gives up on the task's content. What it superseded takes its place: a delete, say, must not be lost because poison came after it.

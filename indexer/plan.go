@@ -230,7 +230,7 @@ func (e *estimate) look(ctx context.Context, rev *vectordb.Revision) error {
 	tokens, hashes := map[string]int{}, map[string]vectordb.Hash{}
 	found := planned{chunks: float64(len(chunks))}
 	for _, chunk := range chunks {
-		text := input(chunk.Context, rev.Text[chunk.Start:chunk.End])
+		text := chunk.Input(rev.Text)
 		sum := sha256.Sum256([]byte(text))
 		found.tokens += float64(chunk.Tokens)
 		hash := vectordb.Hash(sum[:16])

@@ -202,7 +202,7 @@ func (g *generation) remember(ctx context.Context, models map[string]*ofModel, d
 		return err
 	}
 	for _, chunk := range chunks {
-		in := input(chunk.Context, text[chunk.Start:chunk.End])
+		in := chunk.Input(text)
 		sum := sha256.Sum256([]byte(in))
 		if len(m.inputs) < maxPurged {
 			m.inputs[vectordb.Hash(sum[:16])] = strings.Clone(in)

@@ -547,7 +547,7 @@ func (r *verification) inconsistent(ctx context.Context, rev *vectordb.Revision)
 	}
 	for i, chunk := range chunks {
 		e := &rev.Entries[i]
-		in := input(chunk.Context, rev.Text[chunk.Start:chunk.End])
+		in := chunk.Input(rev.Text)
 		sum := sha256.Sum256([]byte(in))
 		if e.Start != chunk.Start || e.End != chunk.End || e.Hash != vectordb.Hash(sum[:16]) {
 			return Mixed, fmt.Sprintf("chunk %d is not the one that its text makes", i), nil

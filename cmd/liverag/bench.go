@@ -355,7 +355,7 @@ func (b *bench) alone(ctx context.Context) (chunksPerSecond float64, err error) 
 			return 0, err
 		}
 		for _, chunk := range chunks {
-			if inputs = append(inputs, chunk.Context+"\n"+text[chunk.Start:chunk.End]); len(inputs) == request {
+			if inputs = append(inputs, chunk.Input(text)); len(inputs) == request {
 				requests, inputs = append(requests, inputs), nil
 			}
 		}

@@ -112,7 +112,7 @@ func speed(ctx context.Context, documents []demo.Document, cut chunker.Chunker, 
 			return 0, err
 		}
 		for c := range slices.Chunk(chunks, max(1, len(chunks)/perDocument)) {
-			inputs = append(inputs, c[0].Context+"\n"+d.Text[c[0].Start:c[0].End])
+			inputs = append(inputs, c[0].Input(d.Text))
 			sizes = append(sizes, c[0].End-c[0].Start)
 		}
 	}
