@@ -384,3 +384,18 @@ func facts(r *evals.Result) []htmlreport.Fact {
 
 // unlogged keeps an eval's questions out of the query log: they are not what users ask.
 var unlogged = map[string]string{retrieve.HeaderUnlogged: "1"}
+
+// examine asks a question of an eval: not logged, and again while the server is too busy for it.
+func (cl *client) examine(ctx context.Context, r queryRequest) (answer queryAnswer, err error) {
+	err = patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) })
+	return answer, err
+}
+
+// ranked is the answer as evals judge it.
+func (a *queryAnswer) ranked() []evals.Ranked {
+	out := make([]evals.Ranked, len(a.Hits))
+	for i, hit := range a.Hits {
+		out[i] = evals.Ranked{Document: hit.Document, Score: hit.Score, Text: hit.Text}
+	}
+	return out
+}

@@ -294,15 +294,11 @@ func (e *evalCompare) searcher(cl *client, s side, filters map[string]json.RawMe
 		if own := filters[query]; own != nil && r.Filter == nil {
 			r.Filter = own
 		}
-		var answer queryAnswer
-		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) }); err != nil {
+		answer, err := cl.examine(ctx, r)
+		if err != nil {
 			return nil, fmt.Errorf("of %s: %w", s.info.Name, err)
 		}
-		out := make([]evals.Ranked, len(answer.Hits))
-		for i, hit := range answer.Hits {
-			out[i] = evals.Ranked{Document: hit.Document, Score: hit.Score, Text: hit.Text}
-		}
-		return out, nil
+		return answer.ranked(), nil
 	}
 }
 

@@ -292,14 +292,8 @@ func (e *evalRetrieval) server(ctx context.Context, c *call, questions evals.Que
 		search: func(ctx context.Context, query string, _ int) ([]evals.Ranked, error) {
 			r := request
 			r.Query = query
-			var answer struct {
-				queryAnswer
-				Generation struct {
-					Name   string          `json:"name"`
-					Recipe vectordb.Recipe `json:"recipe"`
-				} `json:"generation"`
-			}
-			if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) }); err != nil {
+			answer, err := cl.examine(ctx, r)
+			if err != nil {
 				return nil, err
 			}
 			g := answer.Generation
@@ -310,11 +304,7 @@ func (e *evalRetrieval) server(ctx context.Context, c *call, questions evals.Que
 				moved = g.Name
 			}
 			mu.Unlock()
-			out := make([]evals.Ranked, len(answer.Hits))
-			for i, hit := range answer.Hits {
-				out[i] = evals.Ranked{Document: hit.Document, Score: hit.Score, Text: hit.Text}
-			}
-			return out, nil
+			return answer.ranked(), nil
 		},
 		target: func() (evals.Target, error) {
 			if moved != "" {

@@ -145,20 +145,8 @@ func (s *system) gate(path string) indexer.Gate {
 // searcher asks one generation of a running server.
 func (cl *client) searcher(generation string) evals.Searcher {
 	return func(ctx context.Context, query string, k int) ([]evals.Ranked, error) {
-		var answer struct {
-			Hits []struct {
-				Document string  `json:"document"`
-				Score    float64 `json:"score"`
-			} `json:"hits"`
-		}
-		if err := cl.do(ctx, "POST", "/retrieve", map[string]any{"query": query, "k": k, "generation": generation}, &answer, options{header: unlogged}); err != nil {
-			return nil, err
-		}
-		out := make([]evals.Ranked, len(answer.Hits))
-		for i, hit := range answer.Hits {
-			out[i] = evals.Ranked{Document: hit.Document, Score: hit.Score}
-		}
-		return out, nil
+		answer, err := cl.examine(ctx, queryRequest{Query: query, K: k, Generation: generation})
+		return answer.ranked(), err
 	}
 }
 

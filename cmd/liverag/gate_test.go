@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,6 +118,12 @@ func TestPromoteGates(t *testing.T) {
 	}
 	if out := p.verb("", "promote", first, "--gate", "ndcg@10>=-1", "--gate", "mrr>=-1"); !strings.Contains(out, "ndcg@10") || !strings.Contains(out, "mrr") || p.live().Name != first {
 		t.Errorf("it says %q, and live is %s", out, p.live().Name)
+	}
+
+	// Questions may say which words answer them, instead of documents: they are looked for in the hits' texts, by the client as by the server.
+	write(t, dir, "questions.jsonl", []byte(`{"query":"topic3","passages":["topic3"]}`+"\n"))
+	for _, by := range [][]string{{"--set", questions}, nil} {
+		fails(t, exitFailed, []string{`recall@10 1\.0000 → 1\.0000`}, slices.Concat([]string{"promote", "same", "--gate", "recall@10>0", "--server", p.base}, by)...)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/liverag/liverag/vectordb"
 )
 
 func queryVerb() verb {
@@ -78,8 +80,9 @@ type queryAnswer struct {
 	Mode       string `json:"mode"`
 	Evidence   string `json:"evidence"`
 	Generation struct {
-		Name  string `json:"name"`
-		Alias string `json:"alias"`
+		Name   string          `json:"name"`
+		Alias  string          `json:"alias"`
+		Recipe vectordb.Recipe `json:"recipe"`
 	} `json:"generation"`
 	Freshness struct {
 		AsOf      time.Time `json:"as_of"`

@@ -282,13 +282,13 @@ func (s *sweep) askServer(cl *client, generation string) askLeg {
 		if s.ask.filter != "" {
 			request.Filter = json.RawMessage(s.ask.filter)
 		}
-		var answer queryAnswer
-		if err := patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", request, &answer, options{header: unlogged}) }); err != nil {
+		answer, err := cl.examine(ctx, request)
+		if err != nil {
 			return nil, "", fmt.Errorf("of %s: %w", generation, err)
 		}
 		out := make([]foundChunk, len(answer.Hits))
-		for i, hit := range answer.Hits {
-			out[i] = foundChunk{hit.ID, evals.Ranked{Document: hit.Document, Score: hit.Score, Text: hit.Text}}
+		for i, r := range answer.ranked() {
+			out[i] = foundChunk{answer.Hits[i].ID, r}
 		}
 		return out, answer.Mode, nil
 	}

@@ -252,7 +252,7 @@ func (s *system) searcher(generation string, mode retrieve.Mode) evals.Searcher 
 		}
 		out := make([]evals.Ranked, len(answer.Hits))
 		for i, hit := range answer.Hits {
-			out[i] = evals.Ranked{Document: hit.Key, Score: hit.Score}
+			out[i] = evals.Ranked{Document: hit.Key, Score: hit.Score, Text: hit.Text}
 		}
 		return out, nil
 	}
