@@ -93,12 +93,15 @@ type pacer struct {
 	credit time.Duration
 }
 
+// bounded tells whether there is anything to hold back. nil is a pacer of whatever has none.
+func (p *pacer) bounded() bool { return p != nil && p.share > 0 && p.share < 1 }
+
 // paceBurst is how much time that was not used is kept.
 const paceBurst = time.Second
 
 // enter waits until a call may begin.
 func (p *pacer) enter(ctx context.Context) error {
-	if p == nil || p.share <= 0 || p.share >= 1 {
+	if !p.bounded() {
 		return nil
 	}
 	for {
@@ -119,7 +122,7 @@ func (p *pacer) enter(ctx context.Context) error {
 
 // leave ends a call.
 func (p *pacer) leave() {
-	if p == nil || p.share <= 0 || p.share >= 1 {
+	if !p.bounded() {
 		return
 	}
 	p.mu.Lock()
