@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,11 +229,8 @@ func quantiles(all []time.Duration) string {
 	if len(all) == 0 {
 		return "none"
 	}
-	sorted := slices.Sorted(slices.Values(all))
-	at := func(q float64) time.Duration {
-		return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))].Round(time.Millisecond)
-	}
-	return fmt.Sprintf("n=%d p50 %s p99 %s max %s", len(sorted), at(.5), at(.99), at(1))
+	at := func(q float64) time.Duration { return quantile(all, q).Round(time.Millisecond) }
+	return fmt.Sprintf("n=%d p50 %s p99 %s max %s", len(all), at(.5), at(.99), at(1))
 }
 
 // seeded makes the randomness of a test, which LIVERAG_CHAOS_SEED repeats.

@@ -56,7 +56,7 @@ func BenchmarkPut(b *testing.B) {
 				b.StopTimer()
 				b.ReportMetric(float64(len(took))/b.Elapsed().Seconds(), "puts/s")
 				for _, share := range []float64{.5, .99} {
-					b.ReportMetric(float64(percentile(took, share).Microseconds()), fmt.Sprintf("p%g-µs", 100*share))
+					b.ReportMetric(float64(quantile(took, share).Microseconds()), fmt.Sprintf("p%g-µs", 100*share))
 				}
 			})
 		}

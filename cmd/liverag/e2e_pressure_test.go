@@ -326,10 +326,6 @@ func (p *program) searchableAfter(least int, end func() bool) (took []time.Durat
 	return took
 }
 
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
-}
-
 // TestADocumentOfManyChunks: a document of very many chunks holds up nobody. At full size: LIVERAG_PRESSURE_CHUNKS=100000.
 func TestADocumentOfManyChunks(t *testing.T) {
 	chunks := scaled(t, "LIVERAG_PRESSURE_CHUNKS", 10_000)

@@ -542,3 +542,9 @@ func prose(word string, n int) string {
 	}
 	return b.String()
 }
+
+// quantile is the value that the share q of the durations, of which there are some, is not above.
+func quantile(durations []time.Duration, q float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(durations))
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}

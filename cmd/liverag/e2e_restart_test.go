@@ -272,12 +272,6 @@ func operate(p *program, tokens func() int, stop <-chan struct{}) map[string]int
 	}
 }
 
-// percentile of durations, which it sorts.
-func percentile(all []time.Duration, share float64) time.Duration {
-	slices.Sort(all)
-	return all[min(len(all)-1, int(share*float64(len(all))))].Round(10 * time.Microsecond)
-}
-
 // TestKillsLoseNothingThatWasAcknowledged kills at random times since the start: also before it serves, while it reads its log, seals, merges, replays,
 // promotes, rolls back and drops. LIVERAG_E2E_KILLS is how often; a tenth of it is with the default model.
 func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
@@ -356,7 +350,7 @@ func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
 				acknowledged += n
 			}
 			t.Logf("%d kills, %d of them before it served, %d left an unfinished file of the store; %d changes acknowledged; answered: %v", c.kills, starting, sealing, acknowledged, requests)
-			t.Logf("%d starts served after p50 %s, p99 %s, max %s", len(ready), percentile(ready, .5), percentile(ready, .99), percentile(ready, 1))
+			t.Logf("%d starts served after p50 %s, p99 %s, max %s", len(ready), quantile(ready, .5), quantile(ready, .99), quantile(ready, 1))
 		})
 	}
 }
