@@ -56,6 +56,8 @@ const (
 	Live Lane = iota
 	// Replay is for everything that folds the log again.
 	Replay
+	// Backfill is for imports, and for what else is added at leisure to an index that answers already.
+	Backfill
 	lanes
 )
 
@@ -67,6 +69,8 @@ type Error struct {
 	Temporary bool
 	// Throttled: the provider refused because more was asked than it allows (429).
 	Throttled bool
+	// Account: the provider refuses us whatever we send (the key, the account, the model's name): no input is to blame, and somebody has to do something.
+	Account bool
 	// RetryAfter is how long the provider asked to wait; 0 if it did not say.
 	RetryAfter time.Duration
 	// Input is the index of the one input that is to blame, or -1.

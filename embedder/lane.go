@@ -3,8 +3,11 @@ package embedder
 import "context"
 
 func (l Lane) String() string {
-	if l == Replay {
+	switch l {
+	case Replay:
 		return "replay"
+	case Backfill:
+		return "backfill"
 	}
 	return "live"
 }

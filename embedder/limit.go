@@ -41,7 +41,7 @@ func Limit(inner Embedder, cfg LimitConfig) *Limiter {
 		l.count = counterOf(inner)
 	}
 	now := time.Now()
-	shares := [lanes]float64{Live: 1, Replay: cfg.ReplayShare}
+	shares := [lanes]float64{Live: 1, Replay: cfg.ReplayShare, Backfill: 1}
 	for lane, share := range shares {
 		l.requests[lane] = newBucket(float64(cfg.RPM)*share, cfg.Burst, now)
 		l.tokens[lane] = newBucket(float64(cfg.TPM)*share, cfg.Burst, now)
