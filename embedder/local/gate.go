@@ -13,19 +13,16 @@ import (
 // urgency is who goes first; lower is more urgent.
 type urgency int
 
-// urgencyOf puts questions before documents, and the Live lane before everything that folds the log again: the order of [embedder.Batch].
+// urgencyOf puts the Live lane before the Replay lane, and that before the Backfill lane; on each lane questions go before documents.
 func urgencyOf(role embedder.Role, lane embedder.Lane) urgency {
-	u := urgency(0)
-	if lane != embedder.Live {
-		u += 2
-	}
+	u := 2 * urgency(min(lane, embedder.Backfill))
 	if role != embedder.Query {
 		u++
 	}
 	return u
 }
 
-const urgencies = 4
+const urgencies = 6
 
 // gate shares out the processors: so many may be inside at once, and the most urgent of those who wait goes in next; among equals, who came first.
 type gate struct {

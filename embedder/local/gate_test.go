@@ -39,11 +39,15 @@ func TestUrgency(t *testing.T) {
 	order := []urgency{
 		urgencyOf(embedder.Query, embedder.Live), urgencyOf(embedder.Index, embedder.Live),
 		urgencyOf(embedder.Query, embedder.Replay), urgencyOf(embedder.Index, embedder.Replay),
+		urgencyOf(embedder.Query, embedder.Backfill), urgencyOf(embedder.Index, embedder.Backfill),
 	}
 	for i, u := range order {
 		if u != urgency(i) {
 			t.Errorf("urgency %d of %d", u, i)
 		}
+	}
+	if len(order) != urgencies {
+		t.Errorf("%d urgencies, want %d", urgencies, len(order))
 	}
 }
 

@@ -30,7 +30,7 @@ const miniLMPieces = 256
 // It reads the first 256 word pieces of an input, the two that frame it included. A text without a word piece gives the zero vector. A text's vector does not depend, to the last bit, on what is
 // embedded beside it; other processors may round its last digits otherwise.
 //
-// All calls share the processors. Work is done in units of about a millisecond, and the most urgent call takes the next one: questions on the Live lane, then documents on it, then the Replay lane.
+// All calls share the processors. Work is done in units of about a millisecond, and the most urgent call takes the next one: questions on the Live lane, then documents on it, then the Replay lane, then Backfill.
 // A call of many inputs uses all processors.
 type MiniLM struct {
 	pieces  *wordPiece
