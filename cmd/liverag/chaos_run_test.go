@@ -669,13 +669,19 @@ func (c *chaos) grow(partitions int) map[string]logged {
 	if _, err := kadm.NewClient(c.client).UpdatePartitions(deadline(c.t), partitions, c.corpus); err != nil {
 		c.t.Fatal(err)
 	}
-	for i := 1; len(after) > 0 || i < 6; i++ {
+	spreads := func() bool { // the client knows of the new partitions
+		leader, _, err := c.client.PartitionLeader(c.corpus, int32(partitions-1))
+		return err == nil && leader >= 0
+	}
+	for i := 1; i < 6; i++ {
 		write(c.history.records[i*part : (i+1)*part])
-		if leader, _, err := c.client.PartitionLeader(c.corpus, int32(partitions-1)); err == nil && leader >= 0 {
-			write(after) // the client knows of the new partitions, and spreads over them
+		if spreads() {
+			write(after)
 			after = nil
 		}
 	}
+	until(c.t, "spreading over the new partitions", spreads)
+	write(after)
 	between := 0
 	old := kgo.StickyKeyPartitioner(nil).ForTopic("")
 	for key, l := range fold {
