@@ -15,30 +15,36 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/bpe"
 	"github.com/liverag/liverag/internal/httpd"
 	"github.com/liverag/liverag/internal/mockprovider"
 )
 
 func mockProviderVerb() verb {
-	kinds, does := mockprovider.Kinds()
-	var list []string
-	for i, kind := range kinds {
-		list = append(list, kind+" ("+does[i]+")")
-	}
 	return verb{
 		name: "mock-provider", group: groupCare,
 		summary: "Run an embedding endpoint with limits and faults, to rehearse with",
 		about: `Serves OpenAI's /v1/embeddings and /v1/models, at no cost, with the latency, the limits and the faults that you ask for. So you can see what happens to your index on a provider's bad day before there is one: every change should become searchable all the same, each once, and only a text that the provider refuses should end up among the dead letters.
 
-Its vectors are word hashes, like those of the model hash/384: what shares words with a question is found. Any model name will do. A token is 4 bytes.
+Its vectors are word hashes, like those of the model hash/384: what shares words with a question is found. Any model name will do. A token is 4 bytes unless --tokenizer says otherwise, and --usage-factor has it charge more or fewer than it counts.
 
-Limits are token buckets, as OpenAI has them: a minute's allowance may be used at once unless --burst says less, and every answer tells what is left in x-ratelimit headers. --fault draws faults by chance, --script plays them to the first requests in turn. They are: ` + strings.Join(list, "; ") + `.
+Limits are --rpm and --tpm. They are buckets that are refilled all the time, as OpenAI has them: a minute's allowance may be used at once unless --burst says less. With --window it all comes back at once instead, at the end of a window that opens with the first request. Requests that are refused for a limit are not charged, but for --charge-refused.
 
-While requests come it prints a line every few seconds, and totals in the end; GET /stats has them at any time. Requests that it refuses for a limit are not charged to it.`,
+Every answer tells what is left, in the words of --headers: ` + described(mockprovider.Dialects()) + `. A 429 says which limit it is for, and when to come back in the ways of --retry-after; with --quiet it says neither.
+
+--fault draws faults by chance, --script plays them to the first requests in turn. They are: ` + described(mockprovider.Kinds()) + `.
+
+--at changes things by the time since the start, as TIME:CHANGE,CHANGE. An outage begins with down (503 to every request) or with ` + strings.Join(mockprovider.Outages(), ", ") + `, and up ends it; requests are not charged meanwhile. Limits and speed change with rpm=N, tpm=N, max-in-flight=N and latency=DURATION.
+
+While requests come it prints a line every few seconds, and totals in the end; GET /stats has them at any time. The floor is the time that the requests which were answered had to take, as the limits go: a client that took about as long, after its first request, has used all that there was.`,
 		examples: []example{
 			{"a provider that is well, with a latency like a real one's", "liverag mock-provider --latency 120ms --jitter 60ms"},
 			{"point liverag at it, in another terminal", "liverag up --embedder openai/mock --openai-base-url http://127.0.0.1:8089/v1   # while liverag mock-provider runs"},
 			{"limits of a small account: watch that nothing is answered 429 once they are known", "liverag mock-provider --rpm 500 --tpm 200000 --burst 1s --latency 50ms"},
+			{"limits that nobody tells: they have to be found out", "liverag mock-provider --rpm 500 --tpm 200000 --headers none --quiet"},
+			{"the windows of a provider that counts refused requests too, and tokens otherwise than we do", "liverag mock-provider --rpm 300 --tpm 100000 --window 1m --charge-refused --usage-factor 1.3"},
+			{"limits that are cut to a tenth after 20 seconds, and restored after a minute", "liverag mock-provider --rpm 3000 --tpm 1000000 --at 20s:rpm=300,tpm=100000 --at 60s:rpm=3000,tpm=1000000"},
+			{"an outage of ten minutes", "liverag mock-provider --at 30s:down --at 10m30s:up"},
 			{"a bad day", "liverag mock-provider --fault 429=0.05,500=0.02,hang=0.01,cut=0.01,truncate=0.01,html=0.01"},
 			{"an outage after 50 requests, for 200 requests", "liverag mock-provider --script 'ok*50,503*200'"},
 			{"a text that the provider refuses, and inputs that are too long for it", "liverag mock-provider --poison forbidden-word --max-input-tokens 512"},
@@ -46,6 +52,7 @@ While requests come it prints a line every few seconds, and totals in the end; G
 		anyConfig: true,
 		setup: func(fs *flag.FlagSet) action {
 			m := &mockRun{}
+			names, _ := mockprovider.Dialects()
 			fs.StringVar(&m.listen, "listen", "127.0.0.1:8089", "`HOST:PORT` to listen on")
 			fs.IntVar(&m.cfg.Dim, "dim", 384, "dimension of the vectors")
 			fs.IntVar(&m.cfg.MaxDim, "max-dim", 0, "the largest that a request may ask for by dimensions (default: as many as --dim); -1 refuses the parameter")
@@ -59,7 +66,13 @@ While requests come it prints a line every few seconds, and totals in the end; G
 			fs.IntVar(&m.cfg.RPM, "rpm", 0, "requests a minute that are allowed; 0 is no limit")
 			fs.IntVar(&m.cfg.TPM, "tpm", 0, "tokens a minute that are allowed; 0 is no limit")
 			fs.DurationVar(&m.cfg.Burst, "burst", time.Minute, "how long a time's allowance may be used at once")
-			fs.StringVar(&m.cfg.RetryAfter, "retry-after", "seconds", "`HOW` a 429 says when to come back: "+strings.Join(mockprovider.RetryHeaders(), ", "))
+			fs.DurationVar(&m.cfg.Window, "window", 0, "how long a window is whose allowance comes back at once at its end; 0 is buckets")
+			fs.BoolVar(&m.cfg.ChargeRefused, "charge-refused", false, "charge also the requests that are refused for a limit, as some providers do")
+			fs.Float64Var(&m.cfg.UsageFactor, "usage-factor", 1, "`N` tokens that are charged for each that is counted")
+			fs.StringVar(&m.tokenizer, "tokenizer", bytes4, "`WHAT` counts tokens: "+strings.Join(mockTokenizers, ", "))
+			fs.StringVar(&m.cfg.Headers, "headers", "openai", "whose `WORDS` tell the limits: "+strings.Join(names, ", "))
+			fs.StringVar(&m.cfg.RetryAfter, "retry-after", "seconds", "`HOW` a 429 says when to come back: some of "+strings.Join(mockprovider.RetryHeaders(), ", ")+" with commas between, or none")
+			fs.BoolVar(&m.cfg.Quiet, "quiet", false, "a 429 says nothing but that")
 			fs.IntVar(&m.cfg.MaxInFlight, "max-in-flight", 0, "requests worked on at once, above which it answers 429; 0 is no limit")
 			fs.IntVar(&m.cfg.MaxInputs, "max-inputs", 2048, "the most inputs in a request")
 			fs.IntVar(&m.cfg.MaxRequestTokens, "max-request-tokens", 0, "the most tokens in a request; 0 is no limit")
@@ -67,6 +80,7 @@ While requests come it prints a line every few seconds, and totals in the end; G
 			fs.StringVar(&m.cfg.Poison, "poison", "", "`TEXT` that no input may contain: it is refused with 400")
 			fs.StringVar(&m.faults, "fault", "", "`KIND=SHARE` of the requests, as in 429=0.05,hang=0.01")
 			fs.StringVar(&m.script, "script", "", "what the first requests meet, as `KIND*TIMES` in turn, as in ok*50,503*200")
+			fs.Var(&m.at, "at", "what changes then, as `TIME:CHANGE`, such as 30s:down, 90s:up or 20s:rpm=300,tpm=100000; repeatable")
 			fs.DurationVar(&m.cfg.Slow, "slow", 10*time.Second, "how long the answer of a drip takes")
 			fs.DurationVar(&m.every, "every", 5*time.Second, "how often a line is printed while requests come; 0 is never")
 			return m.run
@@ -74,10 +88,26 @@ While requests come it prints a line every few seconds, and totals in the end; G
 	}
 }
 
+// bytes4 counts a token for 4 bytes, rounded up.
+const bytes4 = "bytes4"
+
+// mockTokenizers are what tokens can be counted by.
+var mockTokenizers = []string{bytes4, bpe.CL100K, bpe.O200K}
+
+// described are names with what they stand for, in one line.
+func described(names, does []string) string {
+	var list []string
+	for i, name := range names {
+		list = append(list, name+" ("+does[i]+")")
+	}
+	return strings.Join(list, "; ")
+}
+
 type mockRun struct {
-	cfg                            mockprovider.Config
-	listen, models, faults, script string
-	every                          time.Duration
+	cfg                                       mockprovider.Config
+	listen, models, faults, script, tokenizer string
+	at                                        stringList
+	every                                     time.Duration
 }
 
 func (m *mockRun) run(ctx context.Context, c *call) (err error) {
@@ -90,6 +120,16 @@ func (m *mockRun) run(ctx context.Context, c *call) (err error) {
 	}
 	if cfg.Script, err = mockprovider.ParseScript(m.script); err != nil {
 		return &usageError{detail: "--script: " + err.Error()}
+	}
+	if cfg.Schedule, err = mockprovider.ParseSchedule(strings.Join(m.at, ";")); err != nil {
+		return &usageError{detail: "--at: " + err.Error()}
+	}
+	if m.tokenizer != bytes4 {
+		encoding, err := bpe.Load(m.tokenizer)
+		if err != nil {
+			return &usageError{detail: fmt.Sprintf("--tokenizer is one of %s, not %q", strings.Join(mockTokenizers, ", "), m.tokenizer)}
+		}
+		cfg.Tokens = encoding.Count
 	}
 	if m.models != "" {
 		cfg.Models = strings.Split(m.models, ",")
@@ -170,7 +210,20 @@ func printMock(c *call, now, before mockprovider.Stats, every time.Duration) err
 	line := fmt.Sprintf("%s  %s, %s answered with %s, %s%s", head, count(now.Requests-before.Requests, "request"), thousands(now.Answered-before.Answered), count(now.Inputs-before.Inputs, "vector"),
 		count(now.Tokens-before.Tokens, "token"), rate)
 	if n := now.RateLimited - before.RateLimited; n > 0 {
-		line += "; " + c.Out.warn(thousands(n)+" over a limit")
+		var of []string
+		for _, limit := range []struct {
+			name        string
+			now, before int64
+		}{
+			{"of requests", now.LimitedBy.Requests, before.LimitedBy.Requests},
+			{"of tokens", now.LimitedBy.Tokens, before.LimitedBy.Tokens},
+			{"at once", now.LimitedBy.Crowd, before.LimitedBy.Crowd},
+		} {
+			if n := limit.now - limit.before; n > 0 {
+				of = append(of, thousands(n)+" "+limit.name)
+			}
+		}
+		line += "; " + c.Out.warn(thousands(n)+" over a limit") + " (" + strings.Join(of, ", ") + ")"
 	}
 	if n := now.Refused - before.Refused; n > 0 {
 		line += fmt.Sprintf("; %s refused", thousands(n))
@@ -188,7 +241,10 @@ func printMock(c *call, now, before mockprovider.Stats, every time.Duration) err
 		line += fmt.Sprintf("; %s not waited for", thousands(n))
 	}
 	if every == 0 {
-		line += fmt.Sprintf("; at most %d at once", now.MostInFlight)
+		line += fmt.Sprintf("; at most %d at once, and %s in one second", now.MostInFlight, count(now.BusiestSecond, "request"))
+		if now.Answered > 0 {
+			line += fmt.Sprintf("; %.1f inputs a request; the last answer %.1f s after the first request, where the floor is %.1f s", now.InputsPerRequest, now.LastAnswer-now.FirstRequest, now.Floor)
+		}
 	}
 	c.Out.Printf("%s\n", line)
 	return nil

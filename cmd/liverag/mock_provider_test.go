@@ -100,6 +100,11 @@ func TestMockProviderUsage(t *testing.T) {
 		"no way to say when to come back": {"--retry-after", "soon"},
 		"can't be negative":               {"--rpm", "-1"},
 		"more than all":                   {"--fault", "500=0.7,503=0.7"},
+		"no way to tell limits":           {"--headers", "shouting"},
+		"write it like 30s:down":          {"--at", "soon:down"},
+		"nan is no outage":                {"--at", "30s:nan"},
+		"a usage factor is above 0":       {"--usage-factor", "-1"},
+		"--tokenizer is one of bytes4":    {"--tokenizer", "words"},
 	} {
 		got := invoke(t, nil, "", append([]string{"mock-provider"}, args...)...)
 		if got.code != exitUsage || !strings.Contains(got.err, want) {
@@ -111,11 +116,11 @@ func TestMockProviderUsage(t *testing.T) {
 func TestPrintMock(t *testing.T) {
 	var out bytes.Buffer
 	c := &call{Out: newTerminal(&out, nil)}
-	now := mockprovider.Stats{Requests: 1300, Answered: 1200, Inputs: 2400, Tokens: 99000, RateLimited: 40, Refused: 10, Gone: 2, MostInFlight: 5, Faults: map[string]int64{"503": 3, "429": 2}}
+	now := mockprovider.Stats{Requests: 1300, Answered: 1200, Inputs: 2400, Tokens: 99000, RateLimited: 40, LimitedBy: mockprovider.Limited{Requests: 30, Tokens: 8, Crowd: 2}, BusiestSecond: 7, InputsPerRequest: 2, FirstRequest: 1, LastAnswer: 13.5, Floor: 12, Refused: 10, Gone: 2, MostInFlight: 5, Faults: map[string]int64{"503": 3, "429": 2}}
 	if err := printMock(c, now, mockprovider.Stats{}, 0); err != nil {
 		t.Fatal(err)
 	}
-	const want = "in all  1,300 requests, 1,200 answered with 2,400 vectors, 99,000 tokens; 40 over a limit; 10 refused; faults: 429 2, 503 3; 2 not waited for; at most 5 at once\n"
+	const want = "in all  1,300 requests, 1,200 answered with 2,400 vectors, 99,000 tokens; 40 over a limit (30 of requests, 8 of tokens, 2 at once); 10 refused; faults: 429 2, 503 3; 2 not waited for; at most 5 at once, and 7 requests in one second; 2.0 inputs a request; the last answer 12.5 s after the first request, where the floor is 12.0 s\n"
 	if out.String() != want {
 		t.Errorf("got %q", out.String())
 	}
