@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/liverag/liverag/embedder"
 )
@@ -33,6 +34,7 @@ type exchange struct {
 	model  *Model
 	inputs int
 	answer answer
+	report *embedder.Report // what the provider says with it is added here
 }
 
 // bodies keeps the memory of answers.
@@ -49,6 +51,7 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 	// Not sent; it tells net/http that a request which met a connection closed for idleness may be sent again.
 	req.Header["Idempotency-Key"] = []string{}
 
+	x.report.Calls++
 	res, err := m.http.Do(req)
 	if err != nil {
 		var inURL *url.Error
@@ -58,6 +61,11 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
+	requests, tokens := allowances(res.Header, m.base.Hostname(), time.Now())
+	defer func() {
+		heard(&x.report.Requests, requests)
+		heard(&x.report.Tokens, tokens)
+	}()
 	limit := answerOverhead + int64(x.inputs)*numberBytes*int64(max(m.dim, 1))
 	if m.dim == 0 {
 		limit = answerOverhead + numberBytes*unknownDim
@@ -75,7 +83,12 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 	body := buffer.Bytes()
 	switch {
 	case res.StatusCode >= 400:
-		return nil, m.refused(res, body[:min(int64(len(body)), limit)])
+		r := m.refused(res, body[:min(int64(len(body)), limit)])
+		if r.status == http.StatusTooManyRequests {
+			ofRequests, ofTokens := toldInWords(r.message)
+			requests, tokens = refined(requests, ofRequests), refined(tokens, ofTokens)
+		}
+		return nil, r
 	case res.StatusCode >= 300:
 		return nil, redirected(res)
 	case err != nil:
@@ -93,6 +106,7 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 	if failure := x.answer.failure; failure != nil {
 		return nil, m.refusedInside(res, failure)
 	}
+	x.report.Charged += x.answer.tokens
 	return &http.Response{StatusCode: res.StatusCode, Header: res.Header, Body: io.NopCloser(strings.NewReader("{}"))}, nil
 }
 
@@ -120,7 +134,7 @@ func (m *Model) checked(op string, a answer, inputs int) ([][]float32, error) {
 			return nil, malformed("an empty vector")
 		}
 		if len(v) != dim {
-			return nil, &embedder.Error{Op: op, Input: -1, Err: m.otherDim(len(v))}
+			return nil, &embedder.Error{Op: op, Account: true, Input: -1, Err: m.otherDim(len(v))}
 		}
 		if err := scale(v); err != nil {
 			return nil, &embedder.Error{Op: op, Input: i, Err: fmt.Errorf("%s answers with %w", m.cfg.Model, err)}

@@ -132,7 +132,7 @@ const probe = "dimension"
 func Open(ctx context.Context, cfg Config) (*Model, error) {
 	m, err := configured(cfg)
 	if err != nil {
-		return nil, &embedder.Error{Op: "openai", Input: -1, Err: err}
+		return nil, &embedder.Error{Op: "openai", Account: true, Input: -1, Err: err}
 	}
 	vectors, err := m.Embed(ctx, embedder.Index, []string{probe})
 	var failed *embedder.Error
@@ -167,6 +167,7 @@ func (m *Model) unopened(err error) error {
 		// Of an endpoint that worked before, it is a proxy's page about an outage.
 		first.Temporary = false
 	}
+	first.Account = !first.Temporary // it was our own word that was refused
 	return &first
 }
 
@@ -332,9 +333,22 @@ func (m *Model) Close() error {
 	return nil
 }
 
-// Embed sends the inputs that are not blank. More than MaxBatch or MaxBatchTokens take several requests, one after the other; behind an
-// embedder.Batch with the same limits, a call is one request.
+// Embed is EmbedReported without the report.
 func (m *Model) Embed(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, error) {
+	vectors, _, err := m.EmbedReported(ctx, role, inputs)
+	return vectors, err
+}
+
+// EmbedReported sends the inputs that are not blank. More than MaxBatch or MaxBatchTokens take several requests, one after the other; behind an
+// embedder.Batch with the same limits, a call is one request. An endpoint that turns out to take less, or not to know base64, and one whose refusal of a text is
+// checked by another text, are asked again at once. The report has all of these; of the allowances, what was told last.
+func (m *Model) EmbedReported(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, embedder.Report, error) {
+	var report embedder.Report
+	vectors, err := m.embed(ctx, role, inputs, &report)
+	return vectors, report, err
+}
+
+func (m *Model) embed(ctx context.Context, role embedder.Role, inputs []string, report *embedder.Report) ([][]float32, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.name, err)
 	}
@@ -354,7 +368,7 @@ func (m *Model) Embed(ctx context.Context, role embedder.Role, inputs []string) 
 	}
 	for len(texts) > 0 {
 		n := m.fitting(texts)
-		vectors, err := m.ask(ctx, role, texts[:n])
+		vectors, err := m.ask(ctx, role, texts[:n], report)
 		if err != nil {
 			if m.lower(err, n) {
 				continue
@@ -404,8 +418,10 @@ func (m *Model) lower(err error, n int) bool {
 		return false
 	}
 	if n == 1 {
-		// So it was not the number of inputs, whatever the words were that made it look so.
-		m.maxBatch.Store(m.mostBatch)
+		if r.status == http.StatusBadRequest || r.status == http.StatusUnprocessableEntity {
+			// So it was not the number of inputs, whatever the words were that made it look so.
+			m.maxBatch.Store(m.mostBatch)
+		}
 		return false
 	}
 	limit := int64(n / 2)
@@ -425,15 +441,16 @@ func (m *Model) lower(err error, n int) bool {
 }
 
 // ask makes a request. Before an input is blamed for a failure, so that its document is given up, the endpoint must have shown that it is well otherwise: one that refuses every text, or
-// answers each with NaN, is to blame itself.
-func (m *Model) ask(ctx context.Context, role embedder.Role, texts []string) ([][]float32, error) {
+// answers each with NaN, is to blame itself. So it is the other way round where a firewall may have refused one text for all of them.
+func (m *Model) ask(ctx context.Context, role embedder.Role, texts []string, report *embedder.Report) ([][]float32, error) {
 	began := time.Now()
-	vectors, err := m.encoded(ctx, role, texts)
+	vectors, err := m.encoded(ctx, role, texts, report)
 	var failed *embedder.Error
-	if m.dim == 0 || !errors.As(err, &failed) || failed.Input < 0 || errors.Is(err, embedder.ErrInputTooLong) || m.answered.Load() >= began.UnixNano() {
+	var r *refusal
+	if m.dim == 0 || !errors.As(err, &failed) || failed.Input < 0 && !(errors.As(err, &r) && r.doubtful) || errors.Is(err, embedder.ErrInputTooLong) || m.answered.Load() >= began.UnixNano() {
 		return vectors, err
 	}
-	_, err = m.encoded(ctx, embedder.Index, []string{m.cfg.IndexPrefix + probe})
+	_, err = m.encoded(ctx, embedder.Index, []string{m.cfg.IndexPrefix + probe}, report)
 	if err == nil {
 		return nil, failed
 	}
@@ -445,15 +462,17 @@ func (m *Model) ask(ctx context.Context, role embedder.Role, texts []string) ([]
 	excused.Err = fmt.Errorf("%w; other texts fare no better", failed.Err)
 	var other *embedder.Error
 	if errors.As(err, &other) && other.Temporary {
-		excused.Temporary, excused.RetryAfter = true, other.RetryAfter
+		excused.Temporary, excused.Throttled, excused.RetryAfter = true, other.Throttled, other.RetryAfter
+	} else {
+		excused.Account = true
 	}
 	return nil, &excused
 }
 
 // encoded makes a request in the encoding that the endpoint takes.
-func (m *Model) encoded(ctx context.Context, role embedder.Role, texts []string) ([][]float32, error) {
+func (m *Model) encoded(ctx context.Context, role embedder.Role, texts []string, report *embedder.Report) ([][]float32, error) {
 	known := m.encoding.Load()
-	vectors, err := m.send(ctx, role, texts, known != plain)
+	vectors, err := m.send(ctx, role, texts, known != plain, report)
 	if err == nil {
 		m.encoding.CompareAndSwap(unproven, proven)
 		return vectors, nil
@@ -462,14 +481,14 @@ func (m *Model) encoded(ctx context.Context, role embedder.Role, texts []string)
 	if known == plain || !errors.As(err, &r) || !r.isEncoding() && (known == proven || !r.mayBeEncoding()) {
 		return nil, err
 	}
-	if vectors, err = m.send(ctx, role, texts, false); err == nil && m.encoding.Swap(plain) != plain {
+	if vectors, err = m.send(ctx, role, texts, false, report); err == nil && m.encoding.Swap(plain) != plain {
 		m.cfg.Logger.Info("the embedding endpoint does not know base64; arrays are read instead", "endpoint", m.where)
 	}
 	return vectors, err
 }
 
 // send makes one request.
-func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, base64 bool) ([][]float32, error) {
+func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, base64 bool, report *embedder.Report) ([][]float32, error) {
 	op := "openai: embed " + strconv.Itoa(len(texts)) + " inputs"
 	if len(texts) == 1 {
 		op = "openai: embed 1 input"
@@ -487,7 +506,7 @@ func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, ba
 	if kind := m.inputType(role); kind != "" {
 		request.ExtraBody[m.cfg.InputTypeField] = kind
 	}
-	x := &exchange{model: m, inputs: len(texts)}
+	x := &exchange{model: m, inputs: len(texts), report: report}
 	through := m.client
 	through.HTTPClient = x
 	_, err := client.NewClientWithConfig(through).CreateEmbeddings(timed, request)
@@ -500,6 +519,12 @@ func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, ba
 	default:
 		return nil, m.classified(op, err, len(texts))
 	}
+	if tokens := x.answer.tokens; tokens > 0 {
+		m.tokens.Add(int64(tokens))
+		if m.cfg.OnUsage != nil {
+			m.cfg.OnUsage(ctx, tokens)
+		}
+	}
 	vectors, err := m.checked(op, x.answer, len(texts))
 	if err != nil {
 		return nil, err
@@ -507,12 +532,6 @@ func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, ba
 	m.answered.Store(time.Now().UnixNano())
 	m.requests.Add(1)
 	m.inputs.Add(int64(len(texts)))
-	if tokens := x.answer.tokens; tokens > 0 {
-		m.tokens.Add(int64(tokens))
-		if m.cfg.OnUsage != nil {
-			m.cfg.OnUsage(ctx, tokens)
-		}
-	}
 	if other := x.answer.model; other != "" && other != m.cfg.Model {
 		m.otherModel.Do(func() {
 			m.cfg.Logger.Info("the embedding endpoint calls its model otherwise", "endpoint", m.where, "asked", m.cfg.Model, "answered", m.scrub(other))

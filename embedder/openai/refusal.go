@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,6 +31,8 @@ type refusal struct {
 	advice string
 
 	temporary bool
+	account   bool // we are refused, whatever we send
+	doubtful  bool // either we are refused whatever we send, or a firewall on the way does not like one text
 	tooLong   bool // one input is longer than the model reads
 	tooMany   bool // the request has more in it than the endpoint takes
 	limit     int  // of inputs in a request, if the refusal says so
@@ -79,20 +80,33 @@ func (r *refusal) aboutInputs() bool {
 	switch {
 	case r.tooLong:
 		return true
-	case r.temporary || r.tooMany || r.param != "" && !strings.Contains(r.param, "input"):
-		return false
-	case slices.Contains(accountCodes, r.code) || r.code == "model_not_found":
+	case r.temporary || r.tooMany || r.account:
 		return false
 	}
 	switch r.status {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusInternalServerError:
 		return true
 	}
-	return false
+	return r.doubtful
 }
 
-// accountCodes are codes and types of errors that waiting does not mend. OpenAI sends the first with 429.
-var accountCodes = []string{"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "access_terminated"}
+// accountCodes are codes and types of errors that waiting does not mend. OpenAI sends the first with 429, and LiteLLM's proxy budget_exceeded with 400 or 429.
+var accountCodes = []string{"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated", "access_terminated", "budget_exceeded"}
+
+// modelCodes are those of a model that the endpoint does not have, or that does not embed; the latter two are Azure's.
+var modelCodes = []string{"model_not_found", "DeploymentNotFound", "OperationNotSupported"}
+
+// settings are the parameters of a request that are the same for all texts.
+var settings = []string{"model", "dimensions", "encoding_format", "user"}
+
+var (
+	// What is spent and does not come back soon, where the code does not say it: LiteLLM's proxy of its own budgets, and Cohere of a trial key's month.
+	spentWords = regexp.MustCompile(`(?i)budget has been exceeded|ExceededBudget|API calls ?/ ?month`)
+	// OpenAI says so for an account without money, which gateways pass on without its code; Gemini says the same for a minute's limit, but with a time to try again.
+	quotaWords = regexp.MustCompile(`(?i)exceeded your current quota`)
+	// OpenAI says so, with 429, of a request with more tokens than are allowed in a minute.
+	requestTooLarge = regexp.MustCompile(`(?i)^(.*: )?request too large`)
+)
 
 // The wordings below are those of the servers themselves: OpenAI ("This model's maximum context length is 8192 tokens"), vLLM (the same), Ollama ("the input length exceeds
 // the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413) and llama.cpp ("input is too large to process", with 500).
@@ -107,11 +121,16 @@ var tooManyLimits = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(\d+) (?:inputs|items|texts|documents|elements)`),
 }
 
+// timeSpan is a number and its unit.
+const timeSpan = `(\d+(?:\.\d+)?) ?(milliseconds?|minutes?|mins?|ms|m|seconds?|secs?|s|hours?|hrs?|h|days?|d)`
+
 var (
 	namedInput = regexp.MustCompile(`\binputs?\[(\d+)\]|\binput\.(\d+)\b`)
 	// Go's, Python's and JavaScript's writers of JSON refuse NaN. So a server whose model made one of an input says, with 500.
 	unwritable = regexp.MustCompile(`(?i)unsupported value: (NaN|[+-]?Inf)|out of range float values are not json compliant`)
-	tryAgain   = regexp.MustCompile(`(?i)(?:try again in|retry after|retry in|wait) (?:(\d+)m(?:in(?:utes?)?)?)? ?(?:(\d+(?:\.\d+)?) ?(ms|milliseconds?|s|seconds?))?`)
+	// Such as "Please try again in 1m20.5s" (OpenAI, Groq), "in 200ms", "Please retry after 2 seconds" (Azure), "Please retry in 34.07s" (Gemini).
+	tryAgain = regexp.MustCompile(`(?i)(?:try again in|retry after|retry in|wait(?: for)?) ((?:` + timeSpan + `[ ,]*(?:and )?)+)(?:[^a-z]|$)`)
+	spelled  = regexp.MustCompile(`(?i)` + timeSpan)
 )
 
 // refused reads an answer of status 400 or above.
@@ -138,9 +157,11 @@ func (m *Model) refusedInside(res *http.Response, failure []byte) *refusal {
 // judge fills in what follows from what was said.
 func (m *Model) judge(r *refusal, res *http.Response) {
 	said := r.code + " " + r.message
+	now := time.Now()
 	inRequest := r.status == http.StatusBadRequest || r.status == http.StatusRequestEntityTooLarge || r.status == http.StatusUnprocessableEntity
 	r.tooLong = (inRequest || r.status == http.StatusInternalServerError) && tooLongWords.MatchString(said)
-	if inRequest && !r.tooLong && tooManyWords.MatchString(said) {
+	tooMuch := r.status == http.StatusTooManyRequests && requestTooLarge.MatchString(r.message)
+	if !r.tooLong && (r.status == http.StatusRequestEntityTooLarge || inRequest && tooManyWords.MatchString(said) || tooMuch) {
 		r.tooMany = true
 		for _, limit := range tooManyLimits {
 			if found := limit.FindStringSubmatch(r.message); found != nil && !strings.Contains(said, "token") {
@@ -152,28 +173,45 @@ func (m *Model) judge(r *refusal, res *http.Response) {
 	if found := namedInput.FindStringSubmatch(r.param + " " + r.message); found != nil {
 		r.input, _ = strconv.Atoi(found[1] + found[2])
 	}
+	wait := retryAfter(res.Header, r.message, now)
+	spent := slices.Contains(accountCodes, r.code) || spentWords.MatchString(r.message) || r.status == http.StatusTooManyRequests && wait == 0 && quotaWords.MatchString(r.message)
 	switch r.status {
 	case http.StatusTooManyRequests:
-		r.temporary = !slices.Contains(accountCodes, r.code)
+		r.temporary = !spent && !tooMuch
 	case http.StatusRequestTimeout, http.StatusConflict, http.StatusTooEarly, 499, 498: // 499: nginx lost its caller; 498: a full queue at some gateways
 		r.temporary = true
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		r.account = true
+	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusProxyAuthRequired, http.StatusGone:
+		r.account = true
+	case http.StatusForbidden:
+		// APIs refuse a key in JSON. A web page may be from a firewall that takes a text for an attack.
+		r.doubtful = r.message == webPage
+		r.account = !r.doubtful
 	default:
 		r.temporary = r.status >= 500 && !r.tooLong && !unwritable.MatchString(r.message)
+		_, extra := m.cfg.Extra[r.param]
+		ofSetting := extra || slices.Contains(settings, r.param) || r.param != "" && r.param == m.cfg.InputTypeField
+		r.account = !r.temporary && !r.tooLong && !r.tooMany && (ofSetting || slices.Contains(modelCodes, r.code))
+	}
+	if spent && !r.temporary {
+		r.account, r.doubtful, r.tooMany = true, false, false
 	}
 	if r.temporary {
-		r.retryAfter = retryAfter(res.Header, r.message, time.Now())
+		r.retryAfter = wait
 	}
 	switch {
+	case r.status == http.StatusPaymentRequired || spent:
+		r.advice = "the account's quota is used up or its billing is not in order: see the provider's settings"
+	case r.doubtful:
+		r.advice = "the key may not use " + m.cfg.Model + ", or a firewall before the endpoint takes the text for an attack: see what it logs"
 	case r.status == http.StatusUnauthorized && m.cfg.Key == "":
 		r.advice = "the endpoint wants a key: set OPENAI_API_KEY"
 	case r.status == http.StatusUnauthorized:
 		r.advice = "the endpoint refuses the key: set OPENAI_API_KEY to one that is valid there"
 	case r.status == http.StatusForbidden:
 		r.advice = "the key may not use " + m.cfg.Model + ": allow it in the provider's settings, or take another key"
-	case r.status == http.StatusPaymentRequired || slices.Contains(accountCodes, r.code):
-		r.advice = "the account's quota is used up or its billing is not in order: see the provider's settings"
-	case r.status == http.StatusNotFound && (r.code == "model_not_found" || strings.Contains(r.message, "model")):
+	case r.status == http.StatusNotFound && (slices.Contains(modelCodes, r.code) || strings.Contains(r.message, "model")):
 		r.advice = "the endpoint does not have " + m.cfg.Model + ": see its list at " + m.where + "/models"
 	case r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed:
 		r.advice = "nothing embeds at " + m.where + "/embeddings: the base URL usually ends in /v1"
@@ -182,7 +220,7 @@ func (m *Model) judge(r *refusal, res *http.Response) {
 
 // redirected is why a redirect is not followed.
 func redirected(res *http.Response) *refusal {
-	r := &refusal{status: res.StatusCode, input: -1, advice: "redirects are not followed, since they could take the key elsewhere: set the base URL to where the API is"}
+	r := &refusal{status: res.StatusCode, input: -1, account: true, advice: "redirects are not followed, since they could take the key elsewhere: set the base URL to where the API is"}
 	if to, err := res.Location(); err == nil {
 		r.message = "to " + (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String()
 	}
@@ -197,9 +235,12 @@ func (m *Model) classified(op string, err error, inputs int) error {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var authority x509.UnknownAuthorityError
+	var alert *net.OpError
 	switch {
 	case errors.As(err, &r):
-		failed.Temporary, failed.RetryAfter = r.temporary, r.retryAfter
+		// text-embeddings-inference answers 424 when a forward pass fails: perhaps for what is in the request, so a smaller one is tried before we wait.
+		failed.Temporary = r.temporary || r.status == http.StatusFailedDependency && inputs <= 1
+		failed.RetryAfter, failed.Account = r.retryAfter, r.account
 		failed.Throttled = r.temporary && r.status == http.StatusTooManyRequests
 		switch {
 		case inputs == 1 && (r.aboutInputs() || r.tooMany):
@@ -214,9 +255,14 @@ func (m *Model) classified(op string, err error, inputs int) error {
 	case errors.Is(err, errNoJSON):
 		failed.Temporary = true
 	case errors.As(err, &certificate), errors.As(err, &authority):
+		failed.Account = true
 		failed.Err = fmt.Errorf("%s can't be trusted: %w", m.where, err)
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
+		failed.Account = true
 		failed.Err = fmt.Errorf("%s does not speak TLS; should the base URL begin with http://?", m.where)
+	case errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error") && !strings.Contains(alert.Error(), "internal error"):
+		failed.Account = true
+		failed.Err = fmt.Errorf("%s and we don't agree on how to speak TLS: %w; is a client certificate wanted, or is there a proxy between?", m.where, err)
 	case errors.As(err, &dns):
 		failed.Temporary = true
 		failed.Err = fmt.Errorf("the host of %s can't be found: is the base URL right?", m.where)
@@ -245,13 +291,19 @@ func (m *Model) scrub(text string) string {
 	return text
 }
 
+// webPage stands for a refusal in HTML.
+const webPage = "(a web page)"
+
 // spoken finds the code, the parameter and the message in the body of a refusal, in any of the shapes that servers use.
 func spoken(body []byte) (code, param, message string) {
 	var top map[string]json.RawMessage
-	if json.Unmarshal(body, &top) != nil {
+	var list []map[string]json.RawMessage // Gemini has an array around it
+	if json.Unmarshal(body, &list) == nil && len(list) == 1 {
+		top = list[0]
+	} else if json.Unmarshal(body, &top) != nil {
 		text := strings.TrimSpace(string(body))
 		if strings.HasPrefix(text, "<") {
-			return "", "", "(a web page)"
+			return "", "", webPage
 		}
 		return "", "", text
 	}
@@ -279,72 +331,87 @@ func spoken(body []byte) (code, param, message string) {
 	if kind := plain("type"); code == "" || slices.Contains(accountCodes, kind) {
 		code = kind
 	}
-	return code, plain("param"), cmp.Or(plain("message"), plain("error"), plain("detail"))
+	param = plain("param")
+	if param == "None" { // LiteLLM writes Python's
+		param = ""
+	}
+	return code, param, cmp.Or(plain("message"), plain("error"), plain("detail"))
 }
 
 // maxRetryAfter bounds what is believed: after that long we ask again, whatever the endpoint said.
 const maxRetryAfter = time.Hour
 
-// retryAfter is how long the endpoint asks to wait, 0 if it does not say: by retry-after-ms (OpenAI, Azure), Retry-After in seconds or as a date (RFC 9110, section 10.2.3),
-// x-ratelimit-reset-* of the allowance that is used up, or in the words of its message.
+// retryAfter is how long the endpoint asks to wait, 0 if it does not say. It says so by retry-after-ms (OpenAI, Azure; x-ms-retry-after-ms is an older one of Azure's), by Retry-After in seconds or
+// as a date (RFC 9110, section 10.2.3), by llm_provider-retry-after (LiteLLM's proxy, of the provider behind it), by the reset of an allowance that is used up, or in the words of its
+// message. A wait of nothing, or until a time that is over, says nothing: then the next of these is looked at.
 func retryAfter(h http.Header, message string, now time.Time) time.Duration {
+	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = sent // their clock, which may differ from ours
+	}
+	for _, name := range []string{"Retry-After-Ms", "X-Ms-Retry-After-Ms"} {
+		if ms, err := strconv.ParseFloat(h.Get(name), 64); err == nil && ms > 0 {
+			return bounded(ms / 1000)
+		}
+	}
+	for _, name := range []string{"Retry-After", "Llm_provider-Retry-After"} {
+		if wait := waited(h.Get(name), now); wait > 0 {
+			return wait
+		}
+	}
 	wait := time.Duration(0)
-	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
-		wait = seconds(ms / 1000)
-	}
-	if text := h.Get("Retry-After"); wait <= 0 && text != "" {
-		if s, err := strconv.ParseFloat(text, 64); err == nil {
-			wait = seconds(s)
-		} else if at, err := http.ParseTime(text); err == nil {
-			if sent, err := http.ParseTime(h.Get("Date")); err == nil {
-				now = sent // their clock, which may differ from ours
-			}
-			wait = at.Sub(now)
-		}
-	}
-	if wait <= 0 {
+	for _, family := range []string{"X-Ratelimit-", "Ratelimit-"} {
 		for _, what := range []string{"-Requests", "-Tokens", ""} {
-			if left, err := strconv.ParseFloat(h.Get("X-Ratelimit-Remaining"+what), 64); err == nil && left <= 0 {
-				wait = max(wait, reset(h.Get("X-Ratelimit-Reset"+what), now))
+			if left, err := strconv.ParseFloat(h.Get(family+"Remaining"+what), 64); err == nil && left <= 0 {
+				wait = max(wait, waited(h.Get(family+"Reset"+what), now))
 			}
 		}
 	}
-	if wait <= 0 {
-		for _, found := range tryAgain.FindAllStringSubmatch(message, -1) {
-			minutes, _ := strconv.ParseFloat(found[1], 64)
-			rest, _ := strconv.ParseFloat(found[2], 64)
-			if strings.HasPrefix(found[3], "m") {
-				rest /= 1000
-			}
-			if wait = seconds(60*minutes + rest); wait > 0 {
-				break
-			}
+	if wait > 0 {
+		return wait
+	}
+	for _, found := range tryAgain.FindAllStringSubmatch(message, -1) {
+		s := 0.0
+		for _, part := range spelled.FindAllStringSubmatch(found[1], -1) {
+			n, _ := strconv.ParseFloat(part[1], 64)
+			s += n * unitSeconds(strings.ToLower(part[2]))
+		}
+		if wait := bounded(s); wait > 0 {
+			return wait
 		}
 	}
-	return min(max(wait, 0), maxRetryAfter)
+	return 0
 }
 
-// reset reads when an allowance is full again: a duration as Go writes it (OpenAI), seconds, or Unix time in seconds or milliseconds.
-func reset(text string, now time.Time) time.Duration {
-	if d, err := time.ParseDuration(text); err == nil {
-		return d
+// waited is how long a header's value says to wait, within bounds.
+func waited(text string, now time.Time) time.Duration {
+	if wait, ok := until(strings.TrimSpace(text), now); ok {
+		return min(wait, maxRetryAfter)
 	}
-	s, err := strconv.ParseFloat(text, 64)
+	if s, err := strconv.ParseFloat(text, 64); err == nil {
+		return bounded(s)
+	}
+	return 0
+}
+
+// unitSeconds is how many seconds a unit of time has, by its name in small letters.
+func unitSeconds(unit string) float64 {
 	switch {
-	case err != nil:
-		return 0
-	case s > 1e11:
-		return time.UnixMilli(int64(min(s, 1e15))).Sub(now)
-	case s > 1e9:
-		return time.Unix(int64(s), 0).Sub(now)
+	case strings.HasPrefix(unit, "ms"), strings.HasPrefix(unit, "mil"):
+		return 1e-3
+	case unit[0] == 'm':
+		return 60
+	case unit[0] == 'h':
+		return 3600
+	case unit[0] == 'd':
+		return 86400
 	}
-	return seconds(s)
+	return 1
 }
 
-// seconds is a duration, within bounds.
-func seconds(s float64) time.Duration {
-	if math.IsNaN(s) {
+// bounded is so many seconds as a duration that is believed.
+func bounded(s float64) time.Duration {
+	if !(s > 0) {
 		return 0
 	}
-	return time.Duration(min(max(s, 0), 2*maxRetryAfter.Seconds()) * float64(time.Second))
+	return time.Duration(min(s, maxRetryAfter.Seconds()) * float64(time.Second))
 }
