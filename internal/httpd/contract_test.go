@@ -21,6 +21,7 @@ import (
 	"github.com/liverag/liverag/internal/httpd"
 	"github.com/liverag/liverag/internal/httpd/httpdtest"
 	"github.com/liverag/liverag/internal/page"
+	"github.com/liverag/liverag/ledger"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/feedback"
@@ -137,6 +138,7 @@ func serve(t testing.TB) *httpd.Server {
 			intake.New(intake.Config{Sink: c, Waiter: c}).Routes,
 			retrieve.New(retrieve.Config{Store: c.store, Resolver: c, Follower: c, Metrics: metrics}).Routes,
 			indexer.New(indexer.Config{}).Routes,
+			ledger.Open(ledger.Config{}).Routes,
 			feedback.New(feedback.Config{Log: &opinions{}}).Routes,
 			page.Routes,
 		},
@@ -203,6 +205,8 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	ask(202, "POST", "/feedback", "/feedback", `{"query":"refunds","document":"x","useful":false}`)
 	ask(400, "POST", "/feedback", "/feedback", `{"query":"refunds","document":"x"}`)
 	ask(200, "GET", "/feedback", "/feedback?limit=1", "")
+	ask(200, "GET", "/spending", "/spending?days=3", "")
+	ask(400, "GET", "/spending", "/spending?days=0", "")
 	ask(200, "GET", "/", "/", "")
 	ask(200, "GET", "/healthz", "/healthz", "")
 	ask(200, "GET", "/readyz", "/readyz", "")
