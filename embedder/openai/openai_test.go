@@ -3,6 +3,7 @@ package openai_test
 import (
 	"bytes"
 	"context"
+	crypto "crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -157,7 +158,7 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 			continue
 		}
-		if failed := failure(t, err); failed.Temporary || failed.Input >= 0 {
+		if failed := failure(t, err); kindOf(t, failed) != account {
 			t.Errorf("%v: %+v", err, failed)
 		}
 	}
@@ -171,69 +172,90 @@ func TestFailures(t *testing.T) {
 		return fmt.Sprintf(`{"error":{"message":%q,"type":"invalid_request_error","param":%q,"code":%q}}`, message, param, code)
 	}
 	for _, tt := range []struct {
-		name      string
-		answer    http.HandlerFunc
-		temporary bool
-		input     int           // with one input in the request
-		ofThree   int           // with three
-		after     time.Duration // RetryAfter
-		want      string        // in the text
+		name    string
+		answer  http.HandlerFunc
+		kind    kind          // with one input in the request
+		ofThree kind          // with three
+		after   time.Duration // RetryAfter
+		want    string        // in the text
 	}{
-		{"429 seconds", says(429, openAI("rate_limit_exceeded", "", "slow down"), "Retry-After", "7"), true, -1, -1, 7 * time.Second, "slow down"},
-		{"429 fraction", says(429, "", "Retry-After", "0.25"), true, -1, -1, 250 * time.Millisecond, "429 Too Many Requests"},
-		{"429 date", says(429, "", "Retry-After", "Wed, 21 Oct 2015 07:28:30 GMT", "Date", "Wed, 21 Oct 2015 07:28:00 GMT"), true, -1, -1, 30 * time.Second, ""},
-		{"429 ms", says(429, "", "Retry-After-Ms", "1500", "Retry-After", "2"), true, -1, -1, 1500 * time.Millisecond, ""},
-		{"429 reset", says(429, "", "X-Ratelimit-Remaining-Requests", "12", "X-Ratelimit-Reset-Requests", "1m", "X-Ratelimit-Remaining-Tokens", "0", "X-Ratelimit-Reset-Tokens", "6s"), true, -1, -1, 6 * time.Second, ""},
-		{"429 words", says(429, openAI("", "", "Limit 3, Used 3. Please try again in 1m20.5s.")), true, -1, -1, 80500 * time.Millisecond, ""},
-		{"429 for ever", says(429, "", "Retry-After", "1e99"), true, -1, -1, time.Hour, ""},
-		{"429 silent", says(429, ""), true, -1, -1, 0, "429 Too Many Requests"},
-		{"quota", says(429, openAI("insufficient_quota", "", "You exceeded your current quota"), "Retry-After", "1"), false, -1, -1, 0, "billing"},
-		{"400", says(400, openAI("", "input", "invalid input")), false, 0, -1, 0, "invalid input"},
-		{"400 named", says(400, openAI("", "input", "'$.input[2]' is invalid")), false, 0, 2, 0, "invalid"},
-		{"400 setting", says(400, openAI("", "dimensions", "This model does not support specifying dimensions.")), false, -1, -1, 0, "dimensions"},
-		{"400 billing", says(400, openAI("billing_hard_limit_reached", "", "Billing hard limit has been reached")), false, -1, -1, 0, "billing"},
-		{"400 no shape", says(400, "no"), false, 0, -1, 0, "400 Bad Request: no"},
-		{"413", says(413, `{"error":"`+"`inputs` must have less than 512 tokens. Given: 785"+`","error_type":"Validation"}`), false, 0, -1, 0, "less than 512"},
-		{"422", says(422, `{"detail":[{"msg":"bad text"}]}`), false, 0, -1, 0, "bad text"},
-		{"401", says(401, openAI("invalid_api_key", "", "Incorrect API key provided: sk-my-secret-key")), false, -1, -1, 0, "OPENAI_API_KEY"},
-		{"402", says(402, ""), false, -1, -1, 0, "billing"},
-		{"403", says(403, ""), false, -1, -1, 0, "may not use"},
-		{"404 model", says(404, `{"error":{"message":"model \"mock\" not found, try pulling it first"}}`), false, -1, -1, 0, "/v1/models"},
-		{"404", says(404, "404 page not found"), false, -1, -1, 0, "ends in /v1"},
-		{"405", says(405, ""), false, -1, -1, 0, "ends in /v1"},
-		{"408", says(408, ""), true, -1, -1, 0, "408"},
-		{"500", says(500, "<html>"), true, -1, -1, 0, "500 Internal Server Error: (a web page)"},
-		{"503", says(503, "", "Retry-After", "3"), true, -1, -1, 3 * time.Second, "503"},
-		{"500 NaN", says(500, `{"error":"failed to encode response: json: unsupported value: NaN"}`), false, 0, -1, 0, "NaN"},
-		{"500 too long", says(500, `{"error":{"code":500,"message":"input is too large to process. increase the physical batch size","type":"server_error"}}`), false, 0, -1, 0, "too large"},
-		{"501", says(501, ""), false, -1, -1, 0, "501"},
-		{"200 error", says(200, `{"error":{"message":"busy","code":429}}`), true, -1, -1, 0, "429 Too Many Requests: busy"},
-		{"200 error without code", says(200, `{"error":{"message":"upstream"}}`), true, -1, -1, 0, "upstream"},
-		{"redirect", says(307, "", "Location", "http://elsewhere.test/v1/embeddings?key=sk-my-secret-key"), false, -1, -1, 0, "to http://elsewhere.test/v1/embeddings; redirects are not followed"},
-		{"html", says(200, "<html>down for maintenance</html>"), true, -1, -1, 0, "web page"},
-		{"no JSON", says(200, "ok"), true, -1, -1, 0, "malformed"},
-		{"empty", says(200, ""), true, -1, -1, 0, "malformed"},
-		{"truncated", says(200, onlyVector, "Content-Length", "5000"), true, -1, -1, 0, "broke"},
-		{"half", says(200, onlyVector[:40]), true, -1, -1, 0, "malformed"},
-		{"cut", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true, -1, -1, 0, "broke the connection off"},
-		{"too few", says(200, `{"data":[]}`), true, -1, -1, 0, "0 vectors"},
-		{"empty vector", says(200, `{"data":[{"embedding":[]},{"embedding":[]},{"embedding":[]}]}`), true, -1, -1, 0, "vectors for 1 inputs"},
-		{"too long", says(200, `{"data":[`+strings.Repeat(" ", 2<<20)), true, -1, -1, 0, "longer than"},
+		{"429 seconds", says(429, openAI("rate_limit_exceeded", "", "slow down"), "Retry-After", "7"), waits, waits, 7 * time.Second, "slow down"},
+		{"429 fraction", says(429, "", "Retry-After", "0.25"), waits, waits, 250 * time.Millisecond, "429 Too Many Requests"},
+		{"429 date", says(429, "", "Retry-After", "Wed, 21 Oct 2015 07:28:30 GMT", "Date", "Wed, 21 Oct 2015 07:28:00 GMT"), waits, waits, 30 * time.Second, ""},
+		{"429 ms", says(429, "", "Retry-After-Ms", "1500", "Retry-After", "2"), waits, waits, 1500 * time.Millisecond, ""},
+		{"429 reset", says(429, "", "X-Ratelimit-Remaining-Requests", "12", "X-Ratelimit-Reset-Requests", "1m", "X-Ratelimit-Remaining-Tokens", "0", "X-Ratelimit-Reset-Tokens", "6s"), waits, waits, 6 * time.Second, ""},
+		{"429 words", says(429, openAI("", "", "Limit 3, Used 3. Please try again in 1m20.5s.")), waits, waits, 80500 * time.Millisecond, ""},
+		{"429 for ever", says(429, "", "Retry-After", "1e99"), waits, waits, time.Hour, ""},
+		{"429 silent", says(429, ""), waits, waits, 0, "429 Too Many Requests"},
+		{"quota", says(429, openAI("insufficient_quota", "", "You exceeded your current quota"), "Retry-After", "1"), account, account, 0, "billing"},
+		{"400", says(400, openAI("", "input", "invalid input")), input, unknown, 0, "invalid input"},
+		{"400 named", says(400, openAI("", "input", "'$.input[2]' is invalid")), input, third, 0, "invalid"},
+		{"400 setting", says(400, openAI("", "dimensions", "This model does not support specifying dimensions.")), account, account, 0, "dimensions"},
+		{"400 billing", says(400, openAI("billing_hard_limit_reached", "", "Billing hard limit has been reached")), account, account, 0, "billing"},
+		{"400 budget", says(400, `{"error":{"message":"Budget has been exceeded! Current cost: 26.075, Max budget: 0.25","type":"auth_error","param":null,"code":400}}`), account, account, 0, "billing"},
+		{"429 budget", says(429, `{"error":{"message":"LiteLLM User: engineer-1, exceeded budget","type":"budget_exceeded","param":null,"code":"429"}}`), account, account, 0, "billing"},
+		{"429 quota through LiteLLM", says(429, `{"error":{"message":"litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan and billing details.","type":null,"param":null,"code":"429"}}`), account, account, 0, "billing"},
+		{"429 Gemini", says(429, `[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.\nPlease retry in 34.074824224s.","status":"RESOURCE_EXHAUSTED"}}]`), waits, waits, 34074824224 * time.Nanosecond, "429 Too Many Requests: You exceeded"},
+		{"429 Cohere's month", says(429, `{"id":"x","message":"You are using a Trial key, which is limited to 1000 API calls / month. You can continue to use the Trial key for free"}`), account, account, 0, "billing"},
+		{"429 Cohere's minute", says(429, `{"id":"x","message":"You are using a Trial key, which is limited to 40 API calls / minute."}`), waits, waits, 0, "Trial key"},
+		{"429 Mistral", says(429, `{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300","raw_status_code":429}`), waits, waits, 0, "Rate limit exceeded"},
+		{"429 too large", says(429, openAI("rate_limit_exceeded", "", "Request too large for m in organization o on tokens per min (TPM): Limit 10000, Requested 12000.")), input, input, 0, "too large"},
+		{"400 param None", says(400, `{"error":{"message":"litellm.BadRequestError: bad text","type":"None","param":"None","code":"400"}}`), input, unknown, 0, "bad text"},
+		{"400 other param", says(400, openAI("", "texts", "bad text")), input, unknown, 0, "bad text"},
+		{"400 own field", says(400, openAI("", "task", "unknown task")), account, account, 0, "unknown task"},
+		{"400 Azure's model", says(400, `{"error":{"code":"OperationNotSupported","message":"The embeddings operation does not work with the specified model, gpt-4."}}`), account, account, 0, "does not work"},
+		{"400 no shape", says(400, "no"), input, unknown, 0, "400 Bad Request: no"},
+		{"413", says(413, `{"error":"`+"`inputs` must have less than 512 tokens. Given: 785"+`","error_type":"Validation"}`), input, unknown, 0, "less than 512"},
+		{"422", says(422, `{"detail":[{"msg":"bad text"}]}`), input, unknown, 0, "bad text"},
+		{"401", says(401, openAI("invalid_api_key", "", "Incorrect API key provided: sk-my-secret-key")), account, account, 0, "OPENAI_API_KEY"},
+		{"402", says(402, ""), account, account, 0, "billing"},
+		{"403 firewall", says(403, "<html><h1>403 Forbidden</h1></html>"), input, unknown, 0, "firewall"},
+		{"404 Azure", says(404, `{"error":{"code":"DeploymentNotFound","message":"The API deployment for this resource does not exist."}}`), account, account, 0, "does not have mock"},
+		{"407", says(407, ""), account, account, 0, "407"},
+		{"410", says(410, ""), account, account, 0, "410"},
+		{"413 bytes", says(413, "<html>413 Request Entity Too Large</html>"), input, input, 0, "413"},
+		{"418", says(418, ""), unknown, unknown, 0, "418"},
+		{"424", says(424, `{"error":"DriverError(CUDA_ERROR_OUT_OF_MEMORY)","error_type":"Backend"}`), waits, unknown, 0, "OUT_OF_MEMORY"},
+		{"505", says(505, ""), account, account, 0, "505"},
+		{"529", says(529, `{"error":{"message":"overloaded"}}`), waits, waits, 0, "overloaded"},
+		{"403", says(403, ""), account, account, 0, "may not use"},
+		{"404 model", says(404, `{"error":{"message":"model \"mock\" not found, try pulling it first"}}`), account, account, 0, "/v1/models"},
+		{"404", says(404, "404 page not found"), account, account, 0, "ends in /v1"},
+		{"405", says(405, ""), account, account, 0, "ends in /v1"},
+		{"408", says(408, ""), waits, waits, 0, "408"},
+		{"500", says(500, "<html>"), waits, waits, 0, "500 Internal Server Error: (a web page)"},
+		{"503", says(503, "", "Retry-After", "3"), waits, waits, 3 * time.Second, "503"},
+		{"500 NaN", says(500, `{"error":"failed to encode response: json: unsupported value: NaN"}`), input, unknown, 0, "NaN"},
+		{"500 too long", says(500, `{"error":{"code":500,"message":"input is too large to process. increase the physical batch size","type":"server_error"}}`), input, unknown, 0, "too large"},
+		{"501", says(501, ""), account, account, 0, "501"},
+		{"200 error", says(200, `{"error":{"message":"busy","code":429}}`), waits, waits, 0, "429 Too Many Requests: busy"},
+		{"200 error without code", says(200, `{"error":{"message":"upstream"}}`), waits, waits, 0, "upstream"},
+		{"redirect", says(307, "", "Location", "http://elsewhere.test/v1/embeddings?key=sk-my-secret-key"), account, account, 0, "to http://elsewhere.test/v1/embeddings; redirects are not followed"},
+		{"html", says(200, "<html>down for maintenance</html>"), waits, waits, 0, "web page"},
+		{"no JSON", says(200, "ok"), waits, unknown, 0, "malformed"},
+		{"empty", says(200, ""), waits, unknown, 0, "malformed"},
+		{"truncated", says(200, onlyVector, "Content-Length", "5000"), waits, waits, 0, "broke"},
+		{"half", says(200, onlyVector[:40]), waits, unknown, 0, "malformed"},
+		{"cut", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, waits, waits, 0, "broke the connection off"},
+		{"too few", says(200, `{"data":[]}`), waits, unknown, 0, "0 vectors"},
+		{"empty vector", says(200, `{"data":[{"embedding":[]},{"embedding":[]},{"embedding":[]}]}`), waits, unknown, 0, "vectors for 1 inputs"},
+		{"too long", says(200, `{"data":[`+strings.Repeat(" ", 2<<20)), waits, unknown, 0, "longer than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := listening(t, wellOtherwise(tt.answer))
-			cfg.Key = "sk-my-secret-key"
+			cfg.Key, cfg.InputTypeField = "sk-my-secret-key", "task"
 			m := open(t, cfg)
-			check := func(inputs []string, temporary bool, input int) {
+			check := func(want kind, place int, inputs ...string) {
+				t.Helper()
 				vectors, err := m.Embed(t.Context(), embedder.Index, inputs)
 				if err == nil || vectors != nil {
 					t.Fatalf("%d inputs: %v, %v", len(inputs), vectors, err)
 				}
 				failed := failure(t, err)
-				if failed.Temporary != temporary || failed.Input != input || failed.RetryAfter != tt.after {
-					t.Errorf("%d inputs: temporary %t, input %d, after %v: %v", len(inputs), failed.Temporary, failed.Input, failed.RetryAfter, err)
+				if kindOf(t, failed) != want || failed.Input >= 0 && failed.Input != place || failed.RetryAfter != tt.after {
+					t.Errorf("%d inputs: %v (want %v), input %d, after %v: %v", len(inputs), kindOf(t, failed), want, failed.Input, failed.RetryAfter, err)
 				}
-				if throttled := strings.Contains(err.Error(), "429") && temporary; failed.Throttled != throttled {
+				if throttled := strings.Contains(err.Error(), "429") && want == waits; failed.Throttled != throttled {
 					t.Errorf("throttled %t: %v", failed.Throttled, err)
 				}
 				if len(inputs) == 1 && !strings.Contains(err.Error(), tt.want) {
@@ -243,13 +265,50 @@ func TestFailures(t *testing.T) {
 					t.Errorf("it tells the key: %v", err)
 				}
 			}
-			check([]string{"a"}, tt.temporary, tt.input)
-			malformed := slices.Contains([]string{"no JSON", "empty", "half", "too few", "empty vector", "too long"}, tt.name)
-			check([]string{"a", "b", "c"}, tt.temporary && !malformed, tt.ofThree)
+			check(tt.kind, 0, "a")
+			if tt.ofThree == third {
+				check(input, 2, "a", "b", "c")
+			} else {
+				check(tt.ofThree, 0, "a", "b", "c")
+			}
 			// A blank input moves the place of the others.
-			check([]string{" ", "a"}, tt.temporary, tt.input+map[bool]int{true: 1}[tt.input >= 0])
+			check(tt.kind, 1, " ", "a")
 		})
 	}
+}
+
+// kind is what is to be done about a failure.
+type kind string
+
+const (
+	waits   kind = "temporary"
+	account kind = "the account's"
+	input   kind = "an input's"
+	unknown kind = "permanent" // to be narrowed down by smaller requests
+	third   kind = "the third input's"
+)
+
+// kindOf is the one kind that a failure is of.
+func kindOf(t testing.TB, failed *embedder.Error) kind {
+	t.Helper()
+	all := []kind{}
+	if failed.Temporary {
+		all = append(all, waits)
+	}
+	if failed.Account {
+		all = append(all, account)
+	}
+	if failed.Input >= 0 {
+		all = append(all, input)
+	}
+	switch len(all) {
+	case 0:
+		return unknown
+	case 1:
+		return all[0]
+	}
+	t.Errorf("%v all at once: %v", all, failed)
+	return ""
 }
 
 // An endpoint that refuses every text, or answers each with NaN, is not taken for one that was sent a bad text: no document is given up for it.
@@ -259,11 +318,21 @@ func TestSickEndpointBlamesNobody(t *testing.T) {
 		"NaN":  says(200, `{"data":[{"embedding":[1,NaN]}]}`),
 		"zero": says(200, `{"data":[{"embedding":[0,0]}]}`),
 		"500":  says(500, `{"error":"failed to encode response: json: unsupported value: NaN"}`),
+		"wall": says(403, "<html>403 Forbidden</html>"),
 	} {
 		m := open(t, listening(t, answers(says(200, onlyVector), answer)))
-		_, err := m.Embed(t.Context(), embedder.Index, []string{"a"})
-		if failed := failure(t, err); failed.Input >= 0 || failed.Temporary || !strings.Contains(err.Error(), "other texts fare no better") {
-			t.Errorf("%s: input %d, temporary %t: %v", name, failed.Input, failed.Temporary, err)
+		for _, inputs := range [][]string{{"a"}, {"a", "b"}} {
+			want := account
+			if len(inputs) > 1 && name != "wall" {
+				want = unknown // until it is narrowed down
+				if name == "NaN" || name == "zero" {
+					continue // the answer has one vector
+				}
+			}
+			_, err := m.Embed(t.Context(), embedder.Index, inputs)
+			if kind := kindOf(t, failure(t, err)); kind != want || want == account && !strings.Contains(err.Error(), "other texts fare no better") {
+				t.Errorf("%s, %d inputs: %v: %v", name, len(inputs), kind, err)
+			}
 		}
 	}
 	m := open(t, listening(t, answers(says(200, onlyVector), says(400, "no"), says(503, "", "Retry-After", "4"))))
@@ -319,6 +388,11 @@ func TestTooLongIsTold(t *testing.T) {
 
 // The first request fails: what it says, and whether trying again is of use.
 func TestOpenFails(t *testing.T) {
+	certified := httptest.NewUnstartedServer(mock(t, mockprovider.Config{}))
+	certified.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), slog.LevelError)
+	certified.TLS = &crypto.Config{ClientAuth: crypto.RequireAnyClientCert}
+	certified.StartTLS()
+	defer certified.Close()
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
@@ -339,6 +413,10 @@ func TestOpenFails(t *testing.T) {
 		{"down", nil, func(c *openai.Config) { c.BaseURL = closed.URL + "/v1" }, true, "nothing listens at " + closed.URL + "/v1"},
 		{"no TLS", mock(t, mockprovider.Config{}), func(c *openai.Config) { c.BaseURL = strings.Replace(c.BaseURL, "http:", "https:", 1) }, false, "should the base URL begin with http://"},
 		{"unknown authority", nil, func(c *openai.Config) { c.BaseURL = tls.URL + "/v1" }, false, "can't be trusted"},
+		{"certificate wanted", nil, func(c *openai.Config) { c.BaseURL, c.HTTPClient = certified.URL+"/v1", certified.Client() }, false, "is a client certificate wanted"},
+		{"redirect", says(301, "", "Location", "https://elsewhere.test/"), nil, false, "redirects are not followed"},
+		{"quota", says(429, `{"error":{"code":"insufficient_quota","message":"You exceeded your current quota"}}`), nil, false, "billing"},
+		{"firewall", says(403, "<html>403 Forbidden</html>"), nil, false, "the key may not use mock"},
 		{"dimensions ignored", answers(says(200, onlyVector)), func(c *openai.Config) { c.Dimensions = 256 }, false, "2 dimensions where 256 were asked for"},
 		{"dimensions refused", mock(t, mockprovider.Config{MaxDim: -1}), func(c *openai.Config) { c.Dimensions = 32 }, false, "does not support"},
 		{"other dimension", answers(says(200, onlyVector)), func(c *openai.Config) { c.Dim = 384 }, false, "2 dimensions, and the index has 384"},
@@ -358,7 +436,7 @@ func TestOpenFails(t *testing.T) {
 			if err == nil || m != nil {
 				t.Fatalf("got %v, %v", m, err)
 			}
-			if failed := failure(t, err); failed.Temporary != tt.temporary || failed.Input >= 0 || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "mock") {
+			if failed := failure(t, err); failed.Temporary != tt.temporary || failed.Account == tt.temporary || failed.Input >= 0 || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "mock") {
 				t.Errorf("temporary %t, input %d: %v", failed.Temporary, failed.Input, err)
 			}
 		})
@@ -392,7 +470,7 @@ func TestDimensionChanges(t *testing.T) {
 	cfg := listening(t, answers(says(200, onlyVector), says(200, `{"data":[{"embedding":[1,2,3]}]}`)))
 	m := open(t, cfg)
 	v, err := m.Embed(t.Context(), embedder.Index, []string{"a"})
-	if failed := failure(t, err); v != nil || failed.Temporary || failed.Input >= 0 || !strings.Contains(err.Error(), "3 dimensions, and answered with 2 before") {
+	if failed := failure(t, err); v != nil || kindOf(t, failed) != account || !strings.Contains(err.Error(), "3 dimensions, and answered with 2 before") {
 		t.Errorf("got %v", err)
 	}
 	if m.Dim() != 2 {
@@ -633,7 +711,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		cfg := listening(t, says(status, "", "Location", elsewhere.URL))
 		cfg.Key = "sk-my-secret-key"
-		if _, err := openai.Open(t.Context(), cfg); err == nil || failure(t, err).Temporary || !strings.Contains(err.Error(), elsewhere.URL) {
+		if _, err := openai.Open(t.Context(), cfg); err == nil || kindOf(t, failure(t, err)) != account || !strings.Contains(err.Error(), elsewhere.URL) {
 			t.Errorf("%d: %v", status, err)
 		}
 	}

@@ -474,7 +474,7 @@ func until(text string, now time.Time) (time.Duration, bool) {
 	case s > 1e8:
 		return 0, false // three years
 	default:
-		return time.Duration(s * float64(time.Second)), true
+		return time.Duration(math.Round(s * float64(time.Second))), true
 	}
 	left := at.Sub(now)
 	return max(left, 0), left > -windowSlack-time.Second
