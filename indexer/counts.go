@@ -17,10 +17,12 @@ type counts struct {
 	tokensReused   atomic.Int64
 	tokensBilled   atomic.Int64 // by the model's own tokenizer, context and prefixes included; counted where the model has a price
 	superseded     atomic.Int64 // changes that a newer one overtook before they were embedded
-	deadLetters    atomic.Int64
-	stale          atomic.Int64 // changes that the store had already
-	reconciled     atomic.Int64 // comparisons with the log because deletes may have been missed
-	ghosts         atomic.Int64 // what they removed
+	// tokensSuperseded are those of them that were cut already, and had to be embedded.
+	tokensSuperseded atomic.Int64
+	deadLetters      atomic.Int64
+	stale            atomic.Int64 // changes that the store had already
+	reconciled       atomic.Int64 // comparisons with the log because deletes may have been missed
+	ghosts           atomic.Int64 // what they removed
 
 	mu      sync.Mutex
 	seconds [60]int64 // tokens embedded in each of the last seconds

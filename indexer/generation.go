@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/ledger"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -28,6 +29,7 @@ type generation struct {
 	started  time.Time
 	progress *progress
 	counts   counts
+	before   ledger.Figures // what processes before this one did
 	trouble  atomic.Pointer[Trouble]
 	dropping atomic.Bool
 	// restarting: it was lost, and is about to begin at the beginning of the log.
@@ -46,6 +48,7 @@ type generation struct {
 	dating   atomic.Bool // a newer moment is being stored there
 	failed   error       // for good
 	caughtUp bool
+	told     ledger.Figures // of counts, what the account knows
 	horizon  map[int32]int64
 	pipeline *pipeline
 	stop     context.CancelFunc
@@ -70,11 +73,15 @@ func newGeneration(x *Indexer, spec Spec) *generation {
 	if spec.doubted() {
 		progress.suspect()
 	}
-	return &generation{
+	g := &generation{
 		dated: spec.AsOf, doubted: spec.Doubted,
 		indexer: x, name: spec.Name, group: spec.Group, spread: spec.Spread, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
+	if x.config.Account != nil {
+		g.before = x.config.Account.Of(spec.Name, spec.Group)
+	}
+	return g
 }
 
 func (g *generation) desired() Desired {
@@ -448,10 +455,6 @@ func (g *generation) info() Info {
 	if g.indexer.config.Observe {
 		return info
 	}
-	p.Work = &Work{}
-	p.ChunksEmbedded, p.ChunksReused = g.counts.chunksEmbedded.Load(), g.counts.chunksReused.Load()
-	p.TokensEmbedded, p.TokensReused = g.counts.tokensEmbedded.Load(), g.counts.tokensReused.Load()
-	p.CostUSD = g.parts.cost(g.counts.tokensBilled.Load())
-	p.Superseded, p.DeadLetters = g.counts.superseded.Load(), g.counts.deadLetters.Load()
+	p.Work = g.work()
 	return info
 }

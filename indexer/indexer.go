@@ -50,6 +50,8 @@ type Config struct {
 	Groups stream.Groups
 	// MaxInFlightBytes bounds what has been read and is not yet applied, for each generation. Defaults to 64 MiB.
 	MaxInFlightBytes int64
+	// Account outlives the process, so that GET /generations tells what a generation took in all. nil: its figures begin with the process.
+	Account Account
 	// Gate measures what a promote may be made to depend on. nil: nothing does.
 	Gate Gate
 	// SLO is the freshness that is promised. Defaults to 2 s for 99 % of changes.
@@ -154,6 +156,11 @@ func (x *Indexer) Run(ctx context.Context) error {
 		_ = x.follows.take(context.Background()) // what it starts is waited for, and nothing is started later
 		x.follows.give()
 		x.wg.Wait()
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		for _, g := range x.generations {
+			g.account()
+		}
 	}()
 	x.wg.Go(func() { x.observe(ctx) })
 	if x.config.Shared {
@@ -279,6 +286,7 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 		x.mu.Unlock()
 		if g != nil && g.group != spec.Group { // dropped and made again
 			g.halt()
+			g.account()
 			g = nil
 		}
 		if g == nil {
@@ -305,6 +313,7 @@ func (x *Indexer) follow(ctx context.Context, sequence int64, c control) error {
 	x.mu.Unlock()
 	for _, g := range gone {
 		g.halt()
+		g.account()
 	}
 	for _, g := range starting {
 		g.begin()
@@ -438,7 +447,7 @@ func (x *Indexer) awaitDropped(ctx context.Context, name string) error {
 	}
 }
 
-// observe keeps the state of generations, and their ends, up to date.
+// observe keeps the state of generations, and their ends and accounts, up to date.
 func (x *Indexer) observe(ctx context.Context) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
@@ -450,6 +459,7 @@ func (x *Indexer) observe(ctx context.Context) {
 		}
 		x.mu.Lock()
 		for _, g := range x.generations {
+			g.account()
 			if g.progress.caughtUp() {
 				g.mu.Lock()
 				g.caughtUp = true
@@ -555,7 +565,7 @@ type Progress struct {
 	*Work
 }
 
-// Work is what a generation's pipeline has done since this process started.
+// Work is what was done for a generation since it was made: by this process, and by those before it as far as Config.Account knows.
 type Work struct {
 	ChunksEmbedded int64   `json:"chunks_embedded"`
 	ChunksReused   int64   `json:"chunks_reused"`

@@ -683,7 +683,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 	}
 	defer leave()
 	for {
-		usage := &embedder.Usage{CountTokens: p.parts.Price > 0}
+		usage := &embedder.Usage{CountTokens: p.parts.Price > 0 || !p.parts.Here}
 		vectors, err := p.model(embedder.WithUsage(ctx, usage), p.lane(t), texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -731,6 +731,9 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 		}
 		p.setTrouble(fmt.Sprintf("embedding fails, trying again: %v", err))
 		if p.overtake(t) {
+			for i := range missing {
+				p.counts.tokensSuperseded.Add(int64(t.revision.Entries[missing[i].entries[0]].Tokens))
+			}
 			return nil
 		}
 		wait := backoff(t.attempts)
