@@ -43,6 +43,7 @@ Each figure is the median of the runs. The documents and the queries are the sam
 			{"with the model in the binary, which takes its time: fewer documents", "liverag bench --embedder local/minilm --documents 200 --runs 1"},
 		},
 		settings: []string{"chunker", "tokens", "overlap", "tokenizer", "embedder", "long", "openai.*"},
+		subverbs: []verb{benchLimitsVerb()},
 		setup: func(fs *flag.FlagSet) action {
 			b := &bench{}
 			fs.IntVar(&b.documents, "documents", 2000, "how many documents")
@@ -138,19 +139,25 @@ type server struct {
 }
 
 func (b *bench) start(ctx context.Context) (*server, error) {
+	cfg := b.call.Config
+	return launchServer(ctx, b.dir, os.Environ(), "--log_level", "warn",
+		"--chunker", cfg.Chunker, "--tokens", strconv.Itoa(cfg.Tokens), "--overlap", strconv.Itoa(cfg.Overlap),
+		"--tokenizer", cfg.Tokenizer, "--embedder", cfg.Embedder, "--long", cfg.Long)
+}
+
+// launchServer starts this very program as a server whose data is in dir, and waits until it is ready.
+func launchServer(ctx context.Context, dir string, environ []string, flags ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cfg := b.call.Config
-	data := filepath.Join(b.dir, "data")
+	data := filepath.Join(dir, "data")
 	_ = os.Remove(filepath.Join(data, urlFile))
-	cmd := exec.Command(self, "up", "--data", data, "--listen", "127.0.0.1:0", "--log_level", "warn",
-		"--chunker", cfg.Chunker, "--tokens", strconv.Itoa(cfg.Tokens), "--overlap", strconv.Itoa(cfg.Overlap),
-		"--tokenizer", cfg.Tokenizer, "--embedder", cfg.Embedder, "--long", cfg.Long)
+	cmd := exec.Command(self, append([]string{"up", "--data", data, "--listen", "127.0.0.1:0"}, flags...)...)
 	s := &server{cmd: cmd, stderr: &bytes.Buffer{}}
 	cmd.Stderr = s.stderr
-	cmd.Dir = b.dir // no configuration file of the caller's
+	cmd.Env = environ
+	cmd.Dir = dir // no configuration file of the caller's
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)

@@ -79,7 +79,7 @@ var heavy = map[string][]string{
 	"github.com/blevesearch":        {"vectordb"},
 	"github.com/milvus-io":          {"vectordb/milvus"},
 	"google.golang.org/grpc":        {"vectordb/milvus"},
-	"github.com/sashabaranov":       {"embedder/openai", "evals/chat"},
+	"github.com/sashabaranov":       {"embedder/openai", "evals/chat", "cmd"},
 }
 
 func TestArrows(t *testing.T) {
