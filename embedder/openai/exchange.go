@@ -61,6 +61,9 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer res.Body.Close()
+	if res.Header.Get("X-Litellm-Version") != "" || res.Header.Get("X-Litellm-Model-Id") != "" {
+		m.litellm.Store(true)
+	}
 	requests, tokens := allowances(res.Header, m.base.Hostname(), time.Now())
 	defer func() {
 		heard(&x.report.Requests, requests)

@@ -1,13 +1,17 @@
 package openai
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -23,6 +27,7 @@ type limits struct {
 //
 // OpenAI: the reference of POST /embeddings (8,192 tokens an input, 2,048 inputs and 300,000 tokens a request); ada-002's model card says 8,191.
 // Voyage: the reference of POST /embeddings (1,000 inputs; 1M, 320K or 120K tokens by model; 32,000 tokens an input).
+// Mistral: its refusals (16,384 tokens a request). Gemini: the model's announcement (2,048 tokens an input), and 100 texts a request.
 // Cohere: the reference of POST /embed (96 texts; 512 tokens, and 128,000 for v4). Jina: the model's card (8,192). BAAI, mixedbread and sentence-transformers: the
 // max_seq_length of their cards. nomic-embed-text: as Ollama runs it (2,048).
 var known = map[string]limits{
@@ -41,6 +46,8 @@ var known = map[string]limits{
 	"embed-multilingual-v3.0":       {512, 96, 0},
 	"embed-english-light-v3.0":      {512, 96, 0},
 	"embed-multilingual-light-v3.0": {512, 96, 0},
+	"mistral-embed":                 {0, 0, 16_384},
+	"gemini-embedding-001":          {2048, 100, 0},
 	"jina-embeddings-v3":            {8192, 0, 0},
 	"bge-m3":                        {8192, 0, 0},
 	"bge-large-en-v1.5":             {512, 0, 0},
@@ -63,32 +70,57 @@ func lookUp(model string) limits {
 // longest is how long an input may be: as the server says it, since it may run a model with less than the model can, or else as it is known of the model. 0: not
 // known. It must be the same at every start, because names of generations stand on it: a server that fails to answer now is an error.
 func (m *Model) longest(ctx context.Context) (int, error) {
+	n := 0
 	if !m.keepsQuiet() {
-		if n, err := m.told(ctx); err != nil || n > 0 {
-			return n, err
+		var err error
+		if n, err = m.told(ctx); err != nil {
+			return 0, err
 		}
 	}
-	return lookUp(m.cfg.Model).input, nil
+	if n == 0 {
+		n = lookUp(m.cfg.Model).input
+	}
+	// vLLM cuts inputs off to so many tokens where it is asked to.
+	if cut, ok := m.cfg.Extra["truncate_prompt_tokens"]; ok {
+		if most, err := strconv.Atoi(fmt.Sprint(cut)); err == nil {
+			n = shortest(n, most)
+		}
+	}
+	return n, nil
 }
 
 // keepsQuiet tells whether the endpoint is known not to say what its models read.
 func (m *Model) keepsQuiet() bool { return m.base.Host == "api.openai.com" }
 
-// told asks the server: vLLM's list of models has max_model_len, text-embeddings-inference has max_input_length at /info. 0: it says neither.
+// told asks the server, in the way of the one that it turns out to be. 0: it does not say.
+//
+// vLLM has max_model_len in its list of models, text-embeddings-inference has max_input_length at /info. Both refuse what is longer, unless they are told to truncate.
 func (m *Model) told(ctx context.Context) (int, error) {
 	var list struct {
 		Data []struct {
 			ID          string `json:"id"`
 			MaxModelLen int    `json:"max_model_len"`
+			Meta        struct {
+				Context        int `json:"n_ctx"`
+				ContextTrained int `json:"n_ctx_train"`
+			} `json:"meta"`
 		} `json:"data"`
 	}
-	if found, err := m.get(ctx, strings.TrimRight(m.base.Path, "/")+"/models", &list); err != nil {
+	if found, err := m.fetch(ctx, http.MethodGet, strings.TrimRight(m.base.Path, "/")+"/models", nil, &list); err != nil {
 		return 0, err
 	} else if found {
 		for _, model := range list.Data {
-			if model.ID == m.cfg.Model && model.MaxModelLen > 0 {
+			switch {
+			case model.ID == m.cfg.Model && model.MaxModelLen > 0:
 				return model.MaxModelLen, nil
+			case model.Meta.ContextTrained > 0 && (len(list.Data) == 1 || model.ID == m.cfg.Model):
+				return m.toldByLlamaCpp(ctx, shortest(model.Meta.Context, model.Meta.ContextTrained))
+			case strings.EqualFold(model.ID, tagged(m.cfg.Model)):
+				return m.toldByOllama(ctx, model.ID)
 			}
+		}
+		if m.litellm.Load() {
+			return m.toldByLiteLLM(ctx)
 		}
 		if len(list.Data) > 0 {
 			return 0, nil
@@ -98,7 +130,7 @@ func (m *Model) told(ctx context.Context) (int, error) {
 		MaxInputLength     int `json:"max_input_length"`
 		MaxClientBatchSize int `json:"max_client_batch_size"`
 	}
-	if found, err := m.get(ctx, "/info", &info); err != nil || !found {
+	if found, err := m.fetch(ctx, http.MethodGet, m.root()+"/info", nil, &info); err != nil || !found {
 		return 0, err
 	}
 	if info.MaxClientBatchSize > 0 && m.cfg.MaxBatch == 0 {
@@ -108,15 +140,135 @@ func (m *Model) told(ctx context.Context) (int, error) {
 	return max(info.MaxInputLength, 0), nil
 }
 
-// get reads JSON from a path of the endpoint's host, and tells whether there was some. What may be there later is an error.
-func (m *Model) get(ctx context.Context, path string, into any) (found bool, err error) {
+// ollamaContext is the context that Ollama gave a model before it told of it. Later ones give more.
+const ollamaContext = 2048
+
+// numCtx finds the parameter among those of a Modelfile.
+var numCtx = regexp.MustCompile(`(?m)^num_ctx\s+(\d+)`)
+
+// toldByOllama is the shortest of what the model was trained with, what its Modelfile sets, and what the server gave the model when it loaded it for our first request. It must
+// be known: Ollama's /v1/embeddings reads the beginning of what is longer and says nothing, and does not pass the field truncate on that /api/embed has against it.
+func (m *Model) toldByOllama(ctx context.Context, id string) (int, error) {
+	var shown struct {
+		Parameters string         `json:"parameters"`
+		ModelInfo  map[string]any `json:"model_info"`
+	}
+	if found, err := m.fetch(ctx, http.MethodPost, m.root()+"/api/show", map[string]string{"model": m.cfg.Model}, &shown); err != nil || !found {
+		return 0, err
+	}
+	trained := 0
+	for key, value := range shown.ModelInfo {
+		if n, ok := value.(float64); ok && strings.HasSuffix(key, ".context_length") && n >= 1 && n < math.MaxInt32 {
+			trained = shortest(trained, int(n))
+		}
+	}
+	given := 0
+	if found := numCtx.FindStringSubmatch(shown.Parameters); found != nil {
+		given, _ = strconv.Atoi(found[1])
+	}
+	var running struct {
+		Models []struct {
+			Name    string `json:"name"`
+			Context int    `json:"context_length"`
+		} `json:"models"`
+	}
+	if _, err := m.fetch(ctx, http.MethodGet, m.root()+"/api/ps", nil, &running); err != nil {
+		return 0, err
+	}
+	for _, model := range running.Models {
+		if strings.EqualFold(model.Name, id) {
+			given = shortest(given, model.Context)
+		}
+	}
+	if given == 0 {
+		given = ollamaContext
+	}
+	return shortest(trained, given), nil
+}
+
+// toldByLlamaCpp is the context of one of the server's slots, which share what it was given. The server refuses what is longer, and also what is longer than its physical batch (-ub),
+// of which it tells only then.
+func (m *Model) toldByLlamaCpp(ctx context.Context, trained int) (int, error) {
+	var props struct {
+		Settings struct {
+			Context int `json:"n_ctx"`
+		} `json:"default_generation_settings"`
+	}
+	if _, err := m.fetch(ctx, http.MethodGet, m.root()+"/props", nil, &props); err != nil {
+		return 0, err
+	}
+	return shortest(trained, props.Settings.Context), nil
+}
+
+// toldByLiteLLM is what the proxy knows of the models behind a name, the shortest of them, or else what is known of them here.
+func (m *Model) toldByLiteLLM(ctx context.Context) (int, error) {
+	var list struct {
+		Data []struct {
+			Name   string `json:"model_name"`
+			Params struct {
+				Model string `json:"model"`
+			} `json:"litellm_params"`
+			Info struct {
+				MaxInputTokens int `json:"max_input_tokens"`
+			} `json:"model_info"`
+		} `json:"data"`
+	}
+	if found, err := m.fetch(ctx, http.MethodGet, m.root()+"/model/info", nil, &list); err != nil || !found {
+		return 0, err
+	}
+	n := 0
+	for _, model := range list.Data {
+		if model.Name == m.cfg.Model {
+			n = shortest(n, shortest(model.Info.MaxInputTokens, lookUp(model.Params.Model).input))
+		}
+	}
+	return n, nil
+}
+
+// shortest is the smaller one of those that are known.
+func shortest(a, b int) int {
+	switch {
+	case a <= 0:
+		return max(b, 0)
+	case b <= 0:
+		return a
+	}
+	return min(a, b)
+}
+
+// tagged is a model's name as Ollama lists it.
+func tagged(model string) string {
+	if strings.Contains(model[strings.LastIndexByte(model, '/')+1:], ":") {
+		return model
+	}
+	return model + ":latest"
+}
+
+// root is the path below which a server has what is not OpenAI's API.
+func (m *Model) root() string {
+	return strings.TrimSuffix(strings.TrimRight(m.base.Path, "/"), "/v1")
+}
+
+// fetch reads JSON from a path of the endpoint's host, and tells whether there was some. What may be there later is an error.
+func (m *Model) fetch(ctx context.Context, method, path string, body, into any) (found bool, err error) {
 	timed, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
+	var sent io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return false, fmt.Errorf("ask for %s: %w", path, err)
+		}
+		sent = bytes.NewReader(encoded)
+	}
 	at := *m.base
 	at.Path, at.RawPath = path, ""
-	req, err := http.NewRequestWithContext(timed, http.MethodGet, at.String(), nil)
+	req, err := http.NewRequestWithContext(timed, method, at.String(), sent)
 	if err != nil {
 		return false, fmt.Errorf("ask for %s: %w", path, err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if m.cfg.Key != "" {
 		req.Header.Set("Authorization", "Bearer "+m.cfg.Key)
@@ -137,14 +289,14 @@ func (m *Model) get(ctx context.Context, path string, into any) (found bool, err
 		return false, m.classified(op, err, 0)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, answerOverhead))
+	answer, err := io.ReadAll(io.LimitReader(res.Body, answerOverhead))
 	switch {
 	case err != nil:
 		return false, m.classified(op, err, 0)
 	case res.StatusCode == http.StatusOK:
-		return json.Unmarshal(body, into) == nil, nil
+		return json.Unmarshal(answer, into) == nil, nil
 	case res.StatusCode >= 400:
-		if r := m.refused(res, body); r.temporary && res.StatusCode != http.StatusInternalServerError { // some have 500 for a path that they don't know
+		if r := m.refused(res, answer); r.temporary && res.StatusCode != http.StatusInternalServerError { // some have 500 for a path that they don't know
 			return false, m.classified(op, r, 0)
 		}
 	}

@@ -109,6 +109,7 @@ type Model struct {
 	maxBatch  atomic.Int64
 	encoding  atomic.Int32
 
+	litellm    atomic.Bool  // an answer came through LiteLLM's proxy
 	answered   atomic.Int64 // when the last request was, in nanoseconds of Unix time
 	otherModel sync.Once
 
@@ -502,6 +503,9 @@ func (m *Model) send(ctx context.Context, role embedder.Role, texts []string, ba
 	}
 	// Input goes here because go-openai writes and reads its own fields once more before it sends them.
 	request.ExtraBody = map[string]any{"input": texts}
+	if m.base.Hostname() == "api.voyageai.com" {
+		request.ExtraBody["truncation"] = false // it would cut long inputs off without a word
+	}
 	maps.Copy(request.ExtraBody, m.cfg.Extra)
 	if kind := m.inputType(role); kind != "" {
 		request.ExtraBody[m.cfg.InputTypeField] = kind

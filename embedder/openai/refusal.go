@@ -109,12 +109,19 @@ var (
 	requestTooLarge = regexp.MustCompile(`(?i)^(.*: )?request too large`)
 )
 
-// The wordings below are those of the servers themselves: OpenAI ("This model's maximum context length is 8192 tokens"), vLLM (the same), Ollama ("the input length exceeds
-// the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413) and llama.cpp ("input is too large to process", with 500).
-var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum )?context (length|size|window)|exceeds maximum context|context_length_exceeded|must have less than \d+ tokens|input is too (large|long)|too many tokens in (the )?input|input length \d+ exceeds|maximum input length`)
+// The wordings below are those of the servers themselves: OpenAI ("This model's maximum context length is 8192 tokens"), vLLM (the same, and "the model's context length is only 512 tokens,
+// resulting in a maximum input length of …"), Ollama ("the input length exceeds the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413),
+// llama.cpp ("input (992 tokens) is too large to process. increase the physical batch size", with 500, "… is larger than the max context size (512 tokens)", "… exceeds the
+// available context size"), Voyage ("… does not fit into the model's context window").
+var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum |available )?context (length|size|window)|exceeds maximum context|context_length_exceeded|exceed_context_size|context length is only|` +
+	`must have less than \d+ tokens|input (\(\d+ tokens\) )?is too (large|long)|is larger than the max context size|too many tokens in (the )?input|input length \d+ exceeds|maximum input length|fit into the model's context window`)
 
-// Of a request: OpenAI ("Too many inputs", "max 300000 tokens per request"), text-embeddings-inference ("batch size 64 > maximum allowed batch size 32"), and others alike.
-var tooManyWords = regexp.MustCompile(`(?i)batch[ _]size|too many inputs|(max(imum)?|at most|up to|limit)[^.]{0,40}\b(inputs|items|texts|documents|elements)\b|tokens per request|max_tokens_per_request`)
+// longestRead finds in such a refusal how many tokens the model reads.
+var longestRead = regexp.MustCompile(`(?i)(?:context length is(?: only)?|must have less than|current batch size:|context size \(|context window of) ?(\d+)`)
+
+// Of a request: OpenAI ("Too many inputs", "max 300000 tokens per request"), text-embeddings-inference ("batch size 64 > maximum allowed batch size 32"), Voyage ("max allowed tokens per
+// submitted batch is 120000"), Mistral ("Too many tokens in batch. Max is 16384", "Too many tokens overall, split into more batches"), and others alike.
+var tooManyWords = regexp.MustCompile(`(?i)batch[ _]size|too many inputs|(max(imum)?|at most|up to|limit)[^.]{0,40}\b(inputs|items|texts|documents|elements)\b|tokens per (request|submitted batch)|max_tokens_per_request|too many tokens in batch|split into more batches`)
 
 // tooManyLimits find how many it would be.
 var tooManyLimits = []*regexp.Regexp{
@@ -204,6 +211,10 @@ func (m *Model) judge(r *refusal, res *http.Response) {
 	switch {
 	case r.status == http.StatusPaymentRequired || spent:
 		r.advice = "the account's quota is used up or its billing is not in order: see the provider's settings"
+	case r.tooLong:
+		if found := longestRead.FindStringSubmatch(r.message); found != nil {
+			r.advice = "set openai.max_input to " + found[1] + ", so that what is longer is split, or whatever the recipe says"
+		}
 	case r.doubtful:
 		r.advice = "the key may not use " + m.cfg.Model + ", or a firewall before the endpoint takes the text for an attack: see what it logs"
 	case r.status == http.StatusUnauthorized && m.cfg.Key == "":
