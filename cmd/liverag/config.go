@@ -58,6 +58,7 @@ type Config struct {
 	// Prices are of a million tokens, by model.
 	Prices map[string]string `name:"prices" doc:"What a million tokens of a model cost in US dollars, as in {openai/text-embedding-3-small: 0.02}. What embedding has cost, and what a replay will cost, is told by it; without it, it is 0."`
 
+	Spending  SpendingConfig  `name:"spending"`
 	OpenAI    OpenAIConfig    `name:"openai"`
 	HTTP      HTTPConfig      `name:"http"`
 	Freshness FreshnessConfig `name:"freshness"`
@@ -136,6 +137,12 @@ type OpenAIConfig struct {
 	IndexInputType string            `name:"index_input_type" doc:"What that field says for chunks of documents, like search_document."`
 	QueryInputType string            `name:"query_input_type" doc:"What that field says for questions, like search_query."`
 	Headers        map[string]string `name:"headers" doc:"Headers sent with every request. A secret belongs into api_key."`
+}
+
+// SpendingConfig bounds what embedding may take in a day.
+type SpendingConfig struct {
+	DailyUSD    float64 `name:"daily_usd" min:"0" doc:"US dollars that embedding may cost in a day (UTC), by prices. When they are spent, documents wait until midnight, GET /spending and GET /generations say so, and nothing is lost. Questions count too and are never refused: a chatbot goes on answering. It holds over restarts, for each process that indexes with a data directory of its own, and not for evals and benchmarks. A process that is killed may forget the last second. 0: no cap."`
+	DailyTokens int     `name:"daily_tokens" min:"0" doc:"The same cap in tokens, as the providers of models named openai/… count them. Models that run in this process are free. 0: no cap."`
 }
 
 // MappingConfig reads a topic whose values have another shape. Each is an expression as stream.ParseExpr reads it.
@@ -362,6 +369,7 @@ func (c *Config) validate(s *config.Settings) error {
 	c.Kafka.validate(fail)
 	c.Milvus.validate(fail)
 	c.OpenAI.validate(fail)
+	c.Spending.validate(c.Embedder, c.Prices, fail)
 	if c.Milvus.Address != "" && len(c.Kafka.Brokers) == 0 {
 		fail("milvus.address", "needs kafka.brokers too: a store that processes share goes with a log that they share")
 	}

@@ -79,6 +79,13 @@ func TestValidate(t *testing.T) {
 		{"LONG=drop", "long: must be one of split, truncate, reject"},
 		{"DOCUMENTS_MAX_BYTES=1GiB", "documents.max_bytes: must be from 1KiB to 256MiB, not 1GiB"},
 		{"FRESHNESS_SLO_PERCENTILE=99", "freshness.slo.percentile: must be from 0.5 to 1, not 99"},
+		{"SPENDING_DAILY_USD=5", ""}, // what runs here is free
+		{"SPENDING_DAILY_USD=5;EMBEDDER=openai/m", "spending.daily_usd: can't be kept without the price of openai/m"},
+		{"SPENDING_DAILY_USD=5;EMBEDDER=openai/m;PRICES=openai/other=1", "spending.daily_usd: can't be kept without the price of openai/m"},
+		{"SPENDING_DAILY_USD=5;EMBEDDER=openai/m;PRICES=openai/m=0", ""},
+		{"SPENDING_DAILY_TOKENS=5;EMBEDDER=openai/m", ""},
+		{"SPENDING_DAILY_TOKENS=-1", "spending.daily_tokens: must be"},
+		{"SPENDING_DAILY_USD=-0.01", "spending.daily_usd: must be"},
 		{"KAFKA_BROKERS=a", `kafka.brokers: "a" is no address`},
 		{"KAFKA_TLS_ENABLED=true", "kafka.tls.enabled: has no effect without kafka.brokers"},
 		{"KAFKA_BROKERS=a:1;KAFKA_TLS_CA_FILE=x", "kafka.tls.enabled: must be true"},

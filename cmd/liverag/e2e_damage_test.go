@@ -53,8 +53,8 @@ var harms = []harm{
 
 // damaged is what a data directory held when it was whole.
 type damaged struct {
-	ledger  *ledger
-	answers []string
+	notebook *notebook
+	answers  []string
 }
 
 // answersOf lists what a program finds, but for what a rebuilt index may have otherwise.
@@ -70,11 +70,11 @@ func answersOf(p *program) (out []string) {
 // wholeData makes a data directory with every kind of file, which a stop, a start and a kill have left.
 func wholeData(t *testing.T) (dir string, d damaged) {
 	t.Helper()
-	dir, d = t.TempDir(), damaged{ledger: newLedger()}
+	dir, d = t.TempDir(), damaged{notebook: newNotebook()}
 	p := startProgram(t, dir)
 	change := func(id string, n int) {
 		t.Helper()
-		if err := d.ledger.write(p, id, n, true); err != nil {
+		if err := d.notebook.write(p, id, n, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -107,7 +107,7 @@ func wholeData(t *testing.T) (dir string, d damaged) {
 	p.applied()
 	p.ask("anything", map[string]any{"generation": "strict", "max_staleness": "0s", "wait": "25s", "strict": true})
 	d.answers = answersOf(p)
-	d.ledger.check(t, p)
+	d.notebook.check(t, p)
 	p.kill()
 	return dir, d
 }
@@ -171,7 +171,7 @@ func failedGenerations(t *testing.T, p *program) (failed []generation) {
 // whole holds a program to what its directory held: nothing is lost, wrong or back.
 func (d *damaged) whole(t *testing.T, p *program) {
 	t.Helper()
-	d.ledger.check(t, p)
+	d.notebook.check(t, p)
 	checkOneLive(t, p)
 	if got := p.live(); got.Name == "small" {
 		if answers := answersOf(p); !slices.Equal(answers, d.answers) {
@@ -259,7 +259,7 @@ func (d *damaged) suffer(t *testing.T, dir, name string) (outcome string) {
 func (d *damaged) sound(t *testing.T, p *program) {
 	t.Helper()
 	lost := 0
-	for id, last := range d.ledger.sent {
+	for id, last := range d.notebook.sent {
 		doc, ok := p.get(id)
 		if n := stateOf(id, doc.Text, last); ok && n == 0 {
 			t.Errorf("%s has a text that it never had: %.80q", id, doc.Text)
@@ -267,7 +267,7 @@ func (d *damaged) sound(t *testing.T, p *program) {
 			lost++
 		}
 	}
-	t.Logf("%d of %d documents have lost changes", lost, len(d.ledger.sent))
+	t.Logf("%d of %d documents have lost changes", lost, len(d.notebook.sent))
 }
 
 // stateOf finds which of a document's states a text is; 0: none.

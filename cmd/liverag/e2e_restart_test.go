@@ -84,8 +84,8 @@ func TestARestartEmbedsNothingAndAnswersTheSame(t *testing.T) {
 	}
 }
 
-// ledger is what a client knows of its documents: the states acknowledged, in the order they were sent.
-type ledger struct {
+// notebook is what a client knows of its documents: the states acknowledged, in the order they were sent.
+type notebook struct {
 	mu sync.Mutex
 	// sent and acknowledged are, for each document, the number of its last change that was sent, and that was acknowledged. Even numbers
 	// are of deletions.
@@ -102,7 +102,7 @@ func stateText(id string, n int) string {
 }
 
 // write changes a document for the nth time and notes what became of it.
-func (l *ledger) write(p *program, id string, n int, wait bool) error {
+func (l *notebook) write(p *program, id string, n int, wait bool) error {
 	l.mu.Lock()
 	l.sent[id] = n
 	l.mu.Unlock()
@@ -133,8 +133,8 @@ func (l *ledger) write(p *program, id string, n int, wait bool) error {
 
 var errRefused = errors.New("refused")
 
-// check holds the program to the ledger: every document is in its latest acknowledged state, or in one that was sent after it.
-func (l *ledger) check(t *testing.T, p *program) {
+// check holds the program to it: every document is in its latest acknowledged state, or in one that was sent after it.
+func (l *notebook) check(t *testing.T, p *program) {
 	t.Helper()
 	p.applied()
 	for id, last := range l.sent {
@@ -168,7 +168,7 @@ func (l *ledger) check(t *testing.T, p *program) {
 
 // hammer writes with several clients until the program dies. What is sent again after an error is the same state or a newer one, as a
 // client does that does not know.
-func (l *ledger) hammer(p *program, clients, documents int, stop <-chan struct{}) *sync.WaitGroup {
+func (l *notebook) hammer(p *program, clients, documents int, stop <-chan struct{}) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for c := range clients {
 		wg.Go(func() {
@@ -191,16 +191,18 @@ func (l *ledger) hammer(p *program, clients, documents int, stop <-chan struct{}
 	return &wg
 }
 
-func (l *ledger) last(id string) int {
+func (l *notebook) last(id string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sent[id]
 }
 
-func newLedger() *ledger { return &ledger{sent: map[string]int{}, acknowledged: map[string]int{}} }
+func newNotebook() *notebook {
+	return &notebook{sent: map[string]int{}, acknowledged: map[string]int{}}
+}
 
 // checkAnswers asks without a filter: whatever is found must be what its document is now.
-func (l *ledger) checkAnswers(t *testing.T, p *program) {
+func (l *notebook) checkAnswers(t *testing.T, p *program) {
 	t.Helper()
 	for _, question := range []string{"State of client", fmt.Sprintf("Paragraph 1 speaks of word%d", 1+rand.IntN(30)), "Paragraph 2 says nothing else of note"} {
 		for _, mode := range []string{"hybrid", "dense", "lexical"} {
@@ -286,7 +288,7 @@ func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
 	} {
 		t.Run(c.model, func(t *testing.T) {
 			data := t.TempDir()
-			l := newLedger()
+			l := newNotebook()
 			var ready []time.Duration
 			var starting, sealing int
 			requests := map[string]int{}
@@ -370,7 +372,7 @@ func TestKillsDuringPromotesLeaveOneLive(t *testing.T) {
 	t.Parallel()
 	kills := scaled(t, "LIVERAG_E2E_KILLS", 4)
 	data := t.TempDir()
-	l := newLedger()
+	l := newNotebook()
 	requests := map[string]int{}
 	for range kills + 1 {
 		p := startProgram(t, data)
@@ -420,7 +422,7 @@ func TestKillsDuringPromotesLeaveOneLive(t *testing.T) {
 
 func TestStoppingUnderLoadLosesNothing(t *testing.T) {
 	data := t.TempDir()
-	l := newLedger()
+	l := newNotebook()
 	p := startProgram(t, data)
 	stop := make(chan struct{})
 	wg := l.hammer(p, 8, 10, stop)

@@ -14,6 +14,7 @@ var recipeSettings = []string{"chunker", "tokens", "overlap", "tokenizer", "embe
 func (c *call) evalConfig() *Config {
 	cfg := *c.Config
 	cfg.Data, cfg.Corpus = filepath.Join(c.Config.Data, "evals"), "vectors"
+	cfg.Spending = SpendingConfig{} // who starts an eval waits for it
 	if cfg.LogLevel == "info" {
 		cfg.LogLevel = "warn"
 	}

@@ -115,6 +115,7 @@ func verbs() []verb {
 		exportVerb(),
 		verifyVerb(),
 		dlqVerb(),
+		spendingVerb(),
 		doctorVerb(),
 		benchVerb(),
 		mockProviderVerb(),

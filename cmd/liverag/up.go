@@ -145,6 +145,7 @@ func runProcess(ctx context.Context, c *call, d duty, guest func(*process) error
 		}
 	})
 	g.Go(func() error { return giveBack(serving, s) })
+	g.Go(func() error { return s.ledger.Run(serving) })
 	if s.queries != nil {
 		g.Go(func() error { return s.queries.Run(serving) })
 	}
@@ -244,7 +245,7 @@ func (s *system) server(c *call, d duty, logger *slog.Logger) (_ *httpd.Server, 
 	if err != nil {
 		return nil, "", err
 	}
-	routes := []func(*echo.Echo){s.indexer.Routes}
+	routes := []func(*echo.Echo){s.indexer.Routes, s.ledger.Routes}
 	if d.serve {
 		routes = append(routes, in.Routes, s.retriever.Routes, feedback.New(feedback.Config{Log: s.log.Feedback()}).Routes, page.Routes)
 	}

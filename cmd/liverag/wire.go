@@ -28,6 +28,7 @@ import (
 	"github.com/liverag/liverag/internal/dirlock"
 	"github.com/liverag/liverag/internal/problem"
 	"github.com/liverag/liverag/internal/simd"
+	"github.com/liverag/liverag/ledger"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/retrieve/querylog"
 	"github.com/liverag/liverag/stream"
@@ -42,6 +43,7 @@ type system struct {
 	log       *kafka.Log
 	store     vectordb.Store
 	models    *models
+	ledger    *ledger.Ledger
 	indexer   *indexer.Indexer
 	retriever *retrieve.Retriever
 	queries   *querylog.Log // nil: what is asked is not kept
@@ -77,7 +79,9 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	if err := s.openStore(ctx, cfg, logger); err != nil {
 		return nil, err
 	}
-	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, prices: cfg.Prices, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
+	s.ledger = ledger.Open(ledger.Config{Dir: cfg.spendingDir(), Daily: cfg.Spending.daily(), Prices: cfg.prices(), Logger: logger})
+	s.closers = append([]io.Closer{s.ledger}, s.closers...)
+	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, ledger: s.ledger, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
 	s.closers = append([]io.Closer{s.models}, s.closers...)
 	if d.index && cfg.Cache.MaxBytes > 0 {
 		if err := s.openCache(cfg, logger); err != nil {
@@ -98,11 +102,11 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		Log: s.log, DeadLetters: s.log, Letters: s.log, Register: s.log.Control(), Store: s.store,
 		Shared: shared, Observe: shared && !d.index, Groups: s.log,
 		Build: s.models.build, Recipe: first, RecipeAsked: asked, MaxInFlightBytes: memoryShare(int64(cfg.Indexer.MaxInFlightBytes), 20),
-		Gate:   s.gate(cfg.Evals.Questions),
+		Account: s.ledger, Gate: s.gate(cfg.Evals.Questions),
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
-	s.metrics.MustRegister(s.indexer.Metrics())
+	s.metrics.MustRegister(s.indexer.Metrics(), s.ledger.Metrics())
 	var answers retrieve.Store = s.store
 	if shared {
 		answers = answering{s.store, logger}
@@ -234,8 +238,8 @@ type models struct {
 	defaults vectordb.Recipe       // for what a recipe leaves out
 	cache    *embedder.VectorCache // nil: none
 	openai   OpenAIConfig
-	prices   map[string]string // US dollars a million tokens, by model
-	programs string            // the directory of programs that a recipe may name
+	ledger   *ledger.Ledger // nil: nobody counts
+	programs string         // the directory of programs that a recipe may name
 	logger   *slog.Logger
 
 	opening sync.Mutex // held while a model is opened, which may take as long as its endpoint
@@ -283,17 +287,11 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.model: %w", err)
 	}
-	price := 0.0
-	if text, ok := m.prices[r.Embedder.Model]; ok {
-		if price, err = strconv.ParseFloat(text, 64); err != nil {
-			return indexer.Parts{}, fmt.Errorf("prices: %w", err)
-		}
-	}
 	long, err := embedder.Long(opened.index, embedder.LongPolicy(r.Embedder.Long))
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.long: %w", err)
 	}
-	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance, Here: opened.here, Price: price}, nil
+	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance, Here: opened.here, Price: m.price(r.Embedder.Model)}, nil
 }
 
 // chunker makes what cuts by a recipe.
