@@ -1,9 +1,7 @@
 package indexer
 
 import (
-	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/liverag/liverag/stream"
@@ -16,7 +14,8 @@ type Replay struct {
 	Name   string
 	Recipe vectordb.Recipe
 	Extent
-	// Share is the part of the time that the replay may keep the model busy with, above 0 and up to 1; 0 is 1. Live changes go first in any case. Once the generation is live it has no bound.
+	// Share is the part of what the model's provider allows, or of the model's time, that the replay may take, above 0 and up to 1; 0 is 1. Live changes go first in any case. Once the
+	// generation is live it has no bound.
 	Share float64
 }
 
@@ -80,67 +79,4 @@ func (e Extent) Samples(id string) bool { return e.samples(stream.Key("", id)) }
 func inSample(h uint64, share float64) bool {
 	// From the other end of the hash than a verification's slices.
 	return share == 0 || share == 1 || float64(h&(1<<52-1)) < share*(1<<52)
-}
-
-// pacer keeps a replay's use of the model to a share of the time. The model is in use while at least one call is in flight, whatever holds that up: so it is a share of a
-// provider's allowance too.
-type pacer struct {
-	share float64 // 0: no bound
-
-	mu     sync.Mutex
-	flying int
-	since  time.Time // when flying rose above 0, or credit was brought up to date
-	credit time.Duration
-}
-
-// bounded tells whether there is anything to hold back. nil is a pacer of whatever has none.
-func (p *pacer) bounded() bool { return p != nil && p.share > 0 && p.share < 1 }
-
-// paceBurst is how much time that was not used is kept.
-const paceBurst = time.Second
-
-// enter waits until a call may begin.
-func (p *pacer) enter(ctx context.Context) error {
-	if !p.bounded() {
-		return nil
-	}
-	for {
-		p.mu.Lock()
-		p.settle(time.Now())
-		wait := time.Duration(float64(-p.credit) / p.share)
-		if wait <= 0 {
-			p.flying++
-			p.mu.Unlock()
-			return nil
-		}
-		p.mu.Unlock()
-		if err := sleep(ctx, min(max(wait, time.Millisecond), time.Second)); err != nil {
-			return err
-		}
-	}
-}
-
-// leave ends a call.
-func (p *pacer) leave() {
-	if !p.bounded() {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.settle(time.Now())
-	p.flying--
-}
-
-// settle brings the credit up to now: time brings its share, and use costs itself. It needs mu.
-func (p *pacer) settle(now time.Time) {
-	if p.since.IsZero() {
-		p.since = now
-	}
-	passed := now.Sub(p.since)
-	p.since = now
-	p.credit += time.Duration(p.share * float64(passed))
-	if p.flying > 0 {
-		p.credit -= passed
-	}
-	p.credit = min(p.credit, time.Duration(p.share*float64(paceBurst)))
 }

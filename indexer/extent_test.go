@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/liverag/liverag/stream"
@@ -98,60 +96,5 @@ func TestAReplayFromATime(t *testing.T) {
 	closed := b.current("closed", "late")
 	if !slices.Equal(closed.Readers(), []string{"ann"}) {
 		t.Errorf("a document that was closed before is open to %v", closed.Readers())
-	}
-}
-
-// A replay with a share keeps the model busy for no more than that, and does not stop.
-func TestPacer(t *testing.T) {
-	for _, tt := range []struct {
-		share   float64
-		workers int
-		call    time.Duration
-	}{{.3, 1, 50 * time.Millisecond}, {.3, 8, 50 * time.Millisecond}, {.05, 4, 3 * time.Second}, {.9, 3, time.Millisecond}} {
-		synctest.Test(t, func(t *testing.T) {
-			p := &pacer{share: tt.share}
-			const span = 10 * time.Minute
-			end := time.Now().Add(span)
-			var mu sync.Mutex
-			var busy time.Duration
-			flying, since, calls := 0, time.Time{}, 0
-			var wg sync.WaitGroup
-			for range tt.workers {
-				wg.Go(func() {
-					for time.Now().Before(end) {
-						if err := p.enter(t.Context()); err != nil {
-							t.Error(err)
-							return
-						}
-						mu.Lock()
-						if flying++; flying == 1 {
-							since = time.Now()
-						}
-						calls++
-						mu.Unlock()
-						time.Sleep(tt.call)
-						mu.Lock()
-						if flying--; flying == 0 {
-							busy += time.Since(since)
-						}
-						mu.Unlock()
-						p.leave()
-					}
-				})
-			}
-			wg.Wait()
-			if got := busy.Seconds() / time.Since(end.Add(-span)).Seconds(); got > tt.share*1.1+.01 || got < tt.share*.7 {
-				t.Errorf("%+v: the model was busy for %.3f of the time, with %d calls", tt, got, calls)
-			}
-		})
-	}
-}
-
-func TestPacerWithoutAShare(t *testing.T) {
-	for _, p := range []*pacer{nil, {}, {share: 1}} {
-		if err := p.enter(t.Context()); err != nil {
-			t.Error(err)
-		}
-		p.leave()
 	}
 }

@@ -73,7 +73,7 @@ func TestAStandbyHasNoTrouble(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var trouble atomic.Pointer[Trouble]
 		trouble.Store(&Trouble{Since: time.Now(), Detail: "opening fails, trying again"})
-		p := &pipeline{group: "group", log: &stubLog{}, progress: newProgress(), logger: quietLogger(), trouble: &trouble}
+		p := &pipeline{group: "group", log: &stubLog{}, live: func() bool { return true }, progress: newProgress(), logger: quietLogger(), trouble: &trouble}
 		done := make(chan error)
 		go func() { done <- p.Run(ctx) }()
 		time.Sleep(time.Minute)
@@ -169,7 +169,7 @@ func TestWhatWasLostIsNotCommittedAtTheEnd(t *testing.T) {
 			cancel()
 			return stream.Batch{Lost: []int32{0}, Assigned: []stream.Position{at(0, 20)}}
 		}
-		p := &pipeline{group: "group", log: log, progress: newProgress(), logger: quietLogger(), trouble: new(atomic.Pointer[Trouble])}
+		p := &pipeline{group: "group", log: log, live: func() bool { return true }, progress: newProgress(), logger: quietLogger(), trouble: new(atomic.Pointer[Trouble])}
 		if err := p.Run(ctx); err == nil {
 			t.Error("it ended without a reason")
 		}

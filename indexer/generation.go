@@ -24,7 +24,7 @@ type generation struct {
 	made     vectordb.Generation
 	recipe   vectordb.Recipe
 	extent   Extent
-	pacer    pacer
+	share    *embedder.Share // of the model, while it is not live
 	created  time.Time
 	started  time.Time
 	progress *progress
@@ -75,7 +75,7 @@ func newGeneration(x *Indexer, spec Spec) *generation {
 	}
 	g := &generation{
 		dated: spec.AsOf, doubted: spec.Doubted,
-		indexer: x, name: spec.Name, group: spec.Group, spread: spec.Spread, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, pacer: pacer{share: spec.Share}, created: spec.Created,
+		indexer: x, name: spec.Name, group: spec.Group, spread: spec.Spread, made: spec.Generation, recipe: spec.Recipe, extent: spec.Extent, share: embedder.NewShare(spec.Share), created: spec.Created,
 		started: time.Now(), progress: progress, wanted: spec.Desired, horizon: spec.Horizon,
 	}
 	if x.config.Account != nil {
@@ -290,7 +290,7 @@ func (g *generation) newPipeline() *pipeline {
 		logger:     x.config.Logger,
 		gate:       x.gate,
 		extent:     g.extent,
-		pacer:      &g.pacer,
+		share:      g.share,
 		live:       func() bool { return x.live.Load() == g },
 		applied:    g.applied,
 		lender:     g.lender,
@@ -301,7 +301,6 @@ func (g *generation) newPipeline() *pipeline {
 		progress:   g.progress,
 		counts:     &g.counts,
 		trouble:    &g.trouble,
-		window:     newWindow(g.parts.Embedder),
 	}
 	if x.config.Shared {
 		// What this process does is a part of the generation's progress.
@@ -412,9 +411,12 @@ func (g *generation) info() Info {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	asOf, lag := g.progress.lag()
-	info := Info{Name: g.name, Alias: []string{}, Recipe: g.recipe, Extent: g.extent, Share: g.pacer.share, Created: g.created, Lag: lag, AsOf: asOf.UTC()}
+	info := Info{Name: g.name, Alias: []string{}, Recipe: g.recipe, Extent: g.extent, Created: g.created, Lag: lag, AsOf: asOf.UTC()}
 	if asOf.IsZero() {
 		info.AsOf = asOf
+	}
+	if part := g.share.Part(); part < 1 {
+		info.Share = part
 	}
 	if g.indexer.live.Load() == g {
 		info.Alias = append(info.Alias, Live)

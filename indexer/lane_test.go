@@ -45,7 +45,13 @@ func TestEditsGoBeforeBackfills(t *testing.T) {
 		t.Fatal(err)
 	}
 	changes := info.Progress.Superseded
-	b.append(first, second)
+	b.append(first)
+	b.eventually("begun", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(lanes["held"]) > 0
+	})
+	b.append(second)
 	positions := b.append(third)
 	b.eventually("superseded", func() bool {
 		info, err := b.indexer.Info(Live)
@@ -55,7 +61,7 @@ func TestEditsGoBeforeBackfills(t *testing.T) {
 	if err := b.indexer.WaitApplied(b.ctx(), Live, positions); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]embedder.Lane{"history": embedder.Replay, "edit": embedder.Live, "held": embedder.Replay, "last": embedder.Live}
+	want := map[string]embedder.Lane{"history": embedder.Backfill, "edit": embedder.Live, "held": embedder.Backfill, "last": embedder.Live}
 	for word, lane := range want {
 		if got := lanes[word]; !slices.Equal(got, []embedder.Lane{lane}) {
 			t.Errorf("%q was embedded on %v, want %v", word, got, lane)

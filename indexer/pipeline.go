@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -28,7 +29,8 @@ import (
 //
 //	Source.Next → queue (newest change of each document) → split, reuse → embed → Apply → searchable → Commit
 //
-// Changes of one document go through one after the other; those of others overtake them.
+// Changes of one document go through one after the other; those of others overtake them. Only as much is cut as the model is about to take (see window); all else that was read
+// waits in the queues, and when that is too much, reading pauses. So a model that takes little, for however long, holds up the log and not the memory.
 type pipeline struct {
 	generation string
 	group      string // consumer group; empty: the positions are the store's checkpoint
@@ -41,7 +43,7 @@ type pipeline struct {
 	logger     *slog.Logger
 	gate       *gate
 	extent     Extent                                                               // what of the log it takes
-	pacer      *pacer                                                               // of the generation while it is not live
+	share      *embedder.Share                                                      // of the model, while the generation is not live
 	live       func() bool                                                          // is this the generation that answers?
 	applied    func([]*task)                                                        // called after a write became searchable, before anybody waiting for it is woken
 	lender     func() *lender                                                       // another generation whose vectors, maybe chunks, are the same; nil if there is none
@@ -49,19 +51,21 @@ type pipeline struct {
 	begins     func(ends []stream.End)                                              // called when the generation is empty, with how far the log reaches
 	missed     func(ctx context.Context) error                                      // called when deletes were missed, before anything after them is written
 	deletes    time.Duration                                                        // how long the log keeps them; 0: for ever
-	limit      int64                                                                // bytes in flight
+	limit      int64                                                                // bytes in flight, of which some may be read ahead: see readable
 	progress   *progress
 	counts     *counts
 	trouble    *atomic.Pointer[Trouble]
-	window     *window // nil: what is embedded has no bound
 
 	mu       sync.Mutex
 	ready    *sync.Cond
-	queue    []*task          // documents whose turn it is, oldest first
-	docs     map[string]*task // documents with a task in work, each with the one that waits for its end; nil: none waits
+	windows  [urgencies][needs]*window // nil: no bound
+	queues   [urgencies][needs]queue   // documents whose turn it is
+	docs     map[string]line           // documents of which something was read that is not searchable yet
+	turns    uint64
 	owned    map[int32]uint64 // partition → term of ownership; absent: not owned
 	terms    uint64
 	inFlight int64         // bytes
+	working  int64         // of these, what tasks hold since they were cut
 	room     chan struct{} // signalled when inFlight shrinks
 	stopping bool
 
@@ -85,14 +89,28 @@ type lender struct {
 	chunker    string
 }
 
+// line is what there is to do for one document.
+type line struct {
+	running *task // nil: none, and the one that waits is in a queue
+	waiting *task // for the end of the running one, or for its turn; nil: none
+}
+
 // task is the newest known change of a document's content, of its access, or both, together with every change that these supersede.
 type task struct {
 	key      string
+	turn     uint64 // by when the first of its changes came
+	fresh    bool   // one of its changes at least is not backfill
+	queue    *queue // that it is in; nil: none
+	place    int    // in the queue
+	seat     *seat  // since it was taken from a queue the last time
+	recall   func() // takes what is with the model back, unless some of it was sent; nil: nothing is
+	recalled int    // how often that was done since its document was written last
 	content  *stream.Change
 	access   *stream.Change
-	earlier  []*stream.Change // contents that content superseded, in case that it turns out to be poison; none from before a delete
-	covers   []cover          // every change that this one stands for, itself included
-	bytes    int64
+	earlier  []*stream.Change    // contents that content superseded, in case that it turns out to be poison; none from before a delete
+	covers   []cover             // every change that this one stands for, itself included
+	bytes    int64               // that it is charged: what it holds, and what its way to the store will take
+	held     int64               // of these, what it holds since it was cut
 	letters  []stream.DeadLetter // to be sent before the task goes on
 	rejected []stream.Position   // of this task's changes, those that can't be indexed
 	revision *vectordb.Revision  // what to apply; nil: nothing changes
@@ -114,16 +132,43 @@ type cover struct {
 }
 
 const (
-	taskOverhead    = 1 << 10 // bytes a task is charged beside its record
 	applyTasks      = 256     // most documents in one write
 	applyBytes      = 1 << 20 // about the most text in one write
+	applyOverhead   = 1 << 10 // that a document counts for there beside its text
 	prepareTasks    = 16      // most documents a worker takes at once
+	prepareBackfill = 4       // most of those that must not keep it from an edit for long
+	recalls         = 3       // most times in a row that a document's task is recalled, so that one which changes all the time is searchable now and then
 	checkpointEvery = time.Second
 )
 
+// What is in flight is charged in bytes as measured, beside the texts.
+const (
+	changeBytes = 1 << 10 // of a change: decoded, with its cover, its part of its document's task and of the progress
+	workBytes   = 6 << 10 // of a task that is cut: its goroutine, and what it asks the model with
+	inputBytes  = 256     // of an entry: itself, and its places on the way to the model and back
+)
+
+// readable is how much may be in flight while reading goes on. The rest of the limit is for what was cut of it, of which patient work must leave something to what is fresh.
+func (p *pipeline) readable() int64 { return p.limit * 2 / 3 }
+
+// workable is how much what was cut may hold when one more task is.
+func (p *pipeline) workable(u urgency) int64 {
+	if u == patient {
+		return p.limit / 4
+	}
+	return p.limit / 3
+}
+
+// cost is the bytes that a change is charged while it waits: its record and what that was decoded into.
+func cost(c *stream.Change) int64 { return 2*int64(c.Size) + changeBytes }
+
 func (p *pipeline) Run(ctx context.Context) error {
 	p.ready = sync.NewCond(&p.mu)
-	p.docs = make(map[string]*task)
+	p.docs = make(map[string]line)
+	for u := range urgencies {
+		p.windows[u][needModel] = newWindow(p.parts.Embedder)
+		p.windows[u][needLetters] = &window{bound: func() (int, int64) { return windowLetters, 0 }}
+	}
 	p.owned = make(map[int32]uint64)
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
@@ -270,14 +315,14 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 func (p *pipeline) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.inFlight > p.limit
+	return p.inFlight > p.readable()
 }
 
 // drained tells whether reading may go on: early enough that the workers have something left to do until it has.
 func (p *pipeline) drained() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.inFlight <= p.limit*3/4
+	return p.inFlight <= p.readable()*3/4
 }
 
 func (p *pipeline) own(at stream.Position) {
@@ -337,7 +382,8 @@ func (p *pipeline) enqueue(c *stream.Change) {
 	if c.Document != nil && !c.Document.UpdatedAt.IsZero() {
 		covered.updated = c.Document.UpdatedAt
 	}
-	t := &task{covers: []cover{covered}, bytes: int64(c.Size) + taskOverhead}
+	c.Raw = apart(c.Raw)
+	t := &task{covers: []cover{covered}, bytes: cost(c), fresh: !c.Backfill}
 	p.inFlight += t.bytes
 	switch c.Kind {
 	case stream.Invalid:
@@ -350,22 +396,51 @@ func (p *pipeline) enqueue(c *stream.Change) {
 	default:
 		t.key, t.content = c.Key(), c
 	}
-	next, busy := p.docs[t.key]
-	switch {
-	case !busy:
-		p.docs[t.key] = nil
-		p.push(t)
-	case next != nil:
-		p.supersede(next, t)
-	default:
-		p.docs[t.key] = t
+	l := p.docs[t.key]
+	if l.waiting != nil {
+		p.supersede(l.waiting, t)
+		if q := l.waiting.queue; q != nil { // what it needs, and how urgent it is, may be something else now
+			q.remove(l.waiting)
+			p.push(l.waiting)
+		}
+	} else {
+		p.turns++
+		t.turn = p.turns
+		p.docs[t.key] = line{l.running, t}
+		if l.running == nil {
+			p.push(t)
+		}
 	}
+	if t.content != nil && l.running != nil && l.running.recall != nil && l.running.recalled < recalls {
+		l.running.recall()
+	}
+}
+
+// apart copies a record: what a source hands out may be a small part of a large fetch, which would stay in memory as long as the part.
+func apart(r *stream.Raw) *stream.Raw {
+	if r == nil {
+		return nil
+	}
+	headers := make([]stream.Header, len(r.Headers))
+	for i, h := range r.Headers {
+		headers[i] = stream.Header{Key: h.Key, Value: bytes.Clone(h.Value)}
+	}
+	return &stream.Raw{Topic: r.Topic, Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Headers: headers}
 }
 
 // push makes a task available to the workers. It is called under the lock.
 func (p *pipeline) push(t *task) {
-	p.queue = append(p.queue, t)
+	p.queues[t.urgency()][t.need()].add(t)
 	p.ready.Signal()
+}
+
+// work sets what a task is charged since it was cut. It is called under the lock.
+func (p *pipeline) work(t *task, bytes int64) {
+	more := bytes - t.held
+	t.held = bytes
+	t.bytes += more
+	p.working += more
+	p.inFlight += more
 }
 
 // supersede merges a newer task into one that waits. It is called under the lock.
@@ -385,34 +460,141 @@ func (p *pipeline) supersede(old, newer *task) {
 	}
 	old.covers = append(old.covers, newer.covers...)
 	old.bytes += newer.bytes
+	old.fresh = old.fresh || newer.fresh
 }
 
 // remember keeps a content that was superseded. What came before a delete will never be wanted again.
 func (t *task) remember(content *stream.Change) {
 	if content.Kind == stream.Delete {
+		clear(t.earlier)
 		t.earlier = t.earlier[:0]
 	}
 	t.earlier = append(t.earlier, content)
 }
 
-// take blocks until documents are due, and returns a few of them so that the store is asked once for all.
+// take blocks until documents are due that may go on, and returns a few of them so that the store is asked once for all.
 func (p *pipeline) take() []*task {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.queue) == 0 && !p.stopping {
+	for !p.stopping {
+		if batch := p.due(); len(batch) > 0 {
+			if p.next(p.live()) != nil {
+				p.ready.Signal() // there is more than this worker took
+			}
+			return batch
+		}
 		p.ready.Wait()
 	}
-	if p.stopping {
-		return nil
-	}
-	n := min(prepareTasks, 1+len(p.queue)/4)
-	batch := slices.Clone(p.queue[:n])
-	clear(p.queue[:n])
-	p.queue = p.queue[n:]
-	if len(p.queue) == 0 {
-		p.queue = nil
+	return nil
+}
+
+// due takes tasks of one urgency out of the queues. It is called under the lock.
+func (p *pipeline) due() (batch []*task) {
+	live := p.live()
+	most := 1
+	for t := p.next(live); t != nil && len(batch) < most && (!live || len(batch) == 0 || t.fresh == batch[0].fresh); t = p.next(live) {
+		if len(batch) == 0 {
+			most = p.batchOf(t, live)
+		}
+		inputs, tokens := t.about()
+		t.seat = p.windowOf(t, live).enter(inputs, tokens)
+		if t.need() == needModel {
+			p.work(t, p.workOf(inputs, len(t.content.Document.Text)))
+		}
+		t.queue.remove(t)
+		l := p.docs[t.key]
+		l.running = t
+		if l.waiting == t {
+			l.waiting = nil
+		}
+		p.docs[t.key] = l
+		batch = append(batch, t)
 	}
 	return batch
+}
+
+// batchOf is how many tasks a worker takes beginning with this one: not all that there are, for there are other workers.
+func (p *pipeline) batchOf(t *task, live bool) int {
+	most, waiting := prepareTasks, 0
+	for u := range p.queues {
+		if live && urgency(u) != t.urgency() {
+			continue
+		}
+		for n := range p.queues[u] {
+			waiting += p.queues[u][n].Len()
+		}
+	}
+	if live && !t.fresh {
+		most = prepareBackfill
+	}
+	return min(most, 1+waiting/4)
+}
+
+// next is the task that goes next: of the live generation what is fresh goes first, then what has waited longest. nil: none may go now. It is called under the lock.
+func (p *pipeline) next(live bool) (found *task) {
+	for u := range p.queues {
+		for n := range p.queues[u] {
+			if t := p.queues[u][n].first(); t != nil && (found == nil || t.turn < found.turn) && p.admits(t, live) {
+				found = t
+			}
+		}
+		if live && found != nil {
+			return found
+		}
+	}
+	return found
+}
+
+// windowOf is the window that a task needs a place in.
+func (p *pipeline) windowOf(t *task, live bool) *window {
+	if !live {
+		return p.windows[patient][t.need()]
+	}
+	return p.windows[t.urgency()][t.need()]
+}
+
+// admits tells whether there is a place for a task, and memory.
+func (p *pipeline) admits(t *task, live bool) bool {
+	u := t.urgency()
+	if !live {
+		u = patient
+	}
+	w := p.windows[u][t.need()]
+	return w.open() && (t.need() != needModel || w.inputs == 0 || p.working < p.workable(u))
+}
+
+// workOf is what a task of so many entries is charged once it is cut, the inputs having so many bytes.
+func (p *pipeline) workOf(entries, text int) int64 {
+	return workBytes + int64(text) + int64(entries)*(inputBytes+4*int64(p.parts.Embedder.Dim()))
+}
+
+// about is how large a task will be for the model, as far as that is known before it is cut.
+func (t *task) about() (inputs int, tokens int64) {
+	if t.need() != needModel {
+		return 1, 0
+	}
+	n := len(t.content.Document.Text)
+	return 1 + n/1024, int64(n / 4)
+}
+
+// leave gives a task's place in its window to others.
+func (p *pipeline) leave(s *seat) {
+	if s == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.leave()
+	p.ready.Signal()
+}
+
+// start has a goroutine do what is left to do for a task. Its place in the window is kept until that has ended, so there are never more of them than places.
+func (p *pipeline) start(g *errgroup.Group, t *task, f func() error) {
+	s := t.seat // the task may be taken again before f has returned
+	g.Go(func() error {
+		defer p.leave(s)
+		return f()
+	})
 }
 
 // prepare turns due changes into revisions, and has what is missing embedded.
@@ -441,7 +623,7 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 		lent := p.borrow(ctx, keys, current)
 		for _, t := range batch {
 			if len(t.letters) > 0 {
-				g.Go(func() error { return p.bury(ctx, t) })
+				p.start(g, t, func() error { return p.bury(ctx, t) })
 				continue
 			}
 			stored, other := &current[0], &lent.revisions[0]
@@ -460,12 +642,13 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 			case err != nil:
 				return err
 			case len(t.letters) > 0:
-				g.Go(func() error { return p.bury(ctx, t) })
+				p.start(g, t, func() error { return p.bury(ctx, t) })
 			case u != nil && p.parts.Outside:
-				g.Go(func() error { return p.cutOutside(ctx, t, u) })
+				p.start(g, t, func() error { return p.cutOutside(ctx, t, u) })
 			case len(missing) > 0:
-				g.Go(func() error { return p.embed(ctx, t, missing) })
+				p.start(g, t, func() error { return p.embed(ctx, t, missing) })
 			default:
+				p.leave(t.seat)
 				if err := p.send(ctx, t); err != nil {
 					return err
 				}
@@ -674,19 +857,15 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 	for i := range missing {
 		texts[i] = missing[i].text
 	}
-	leave := func() {}
-	if p.lane(t) == embedder.Replay {
-		var err error
-		if leave, err = p.window.enter(ctx, len(missing)); err != nil {
-			return err
-		}
-	}
-	defer leave()
+	p.occupy(t, missing)
 	for {
 		usage := &embedder.Usage{CountTokens: p.parts.Price > 0 || !p.parts.Here}
-		vectors, err := p.model(embedder.WithUsage(ctx, usage), p.lane(t), texts)
+		vectors, err := p.model(ctx, t, usage, texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, errRecalled) && p.giveUp(t, missing) {
+			return nil
 		}
 		t.attempts++
 		if err == nil {
@@ -714,7 +893,6 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 			p.counts.addTokens(time.Now(), t.tokens)
 			p.counts.tokensReused.Add(int64(total - t.tokens))
 			p.clearTrouble()
-			leave()
 			return p.send(ctx, t)
 		}
 		var failed *embedder.Error
@@ -730,10 +908,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 			return p.bury(ctx, t)
 		}
 		p.setTrouble(fmt.Sprintf("embedding fails, trying again: %v", err))
-		if p.overtake(t) {
-			for i := range missing {
-				p.counts.tokensSuperseded.Add(int64(t.revision.Entries[missing[i].entries[0]].Tokens))
-			}
+		if p.giveUp(t, missing) {
 			return nil
 		}
 		wait := backoff(t.attempts)
@@ -746,31 +921,71 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 	}
 }
 
-// model embeds texts. A replay keeps to its share of the model's time.
-func (p *pipeline) model(ctx context.Context, lane embedder.Lane, texts []string) ([][]float32, error) {
-	if !p.live() {
-		if err := p.pacer.enter(ctx); err != nil {
-			return nil, err
-		}
-		defer p.pacer.leave()
+// occupy charges a task that is cut for what it holds now, and takes the place in the window that it turned out to need.
+func (p *pipeline) occupy(t *task, missing []missingInput) {
+	text, tokens := 0, int64(0)
+	for i := range missing {
+		text += len(missing[i].text)
+		tokens += int64(t.revision.Entries[missing[i].entries[0]].Tokens)
 	}
-	return p.parts.Embedder.Embed(embedder.WithLane(ctx, lane), embedder.Index, texts)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.work(t, p.workOf(len(t.revision.Entries), text))
+	t.seat.resize(len(missing), tokens)
+	p.ready.Signal() // it may need less than it was given
 }
 
-// lane is how urgent a task's embedding is. Of the live generation that is what somebody has just changed: a backfill of it is as patient as a replay, or
+// errRecalled: nothing of the inputs was sent, and they are not wanted any more.
+var errRecalled = errors.New("its document has a newer change")
+
+// model embeds texts. While the generation is not live it keeps to its share of the model.
+func (p *pipeline) model(ctx context.Context, t *task, usage *embedder.Usage, texts []string) ([][]float32, error) {
+	if !p.live() {
+		ctx = embedder.WithShare(ctx, p.share)
+	}
+	ctx = embedder.WithLane(embedder.WithUsage(ctx, usage), p.lane(t))
+	begun, ok := any(usage).(interface{ Begun() bool })
+	if !ok {
+		return p.parts.Embedder.Embed(ctx, embedder.Index, texts)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.mu.Lock()
+	t.recall = func() {
+		if !begun.Begun() {
+			t.recalled++
+			t.recall = nil
+			cancel(errRecalled)
+		}
+	}
+	p.mu.Unlock()
+	vectors, err := p.parts.Embedder.Embed(ctx, embedder.Index, texts)
+	p.mu.Lock()
+	t.recall = nil
+	p.mu.Unlock()
+	if err != nil && context.Cause(ctx) == errRecalled {
+		return nil, errRecalled
+	}
+	return vectors, err
+}
+
+// lane is how urgent a task's embedding is. Of the live generation that is what somebody has just changed: a backfill of it is more patient than a replay, or
 // an edit made while a large one runs would wait until all of that is embedded.
 func (p *pipeline) lane(t *task) embedder.Lane {
-	if !p.live() || !slices.ContainsFunc(t.covers, func(c cover) bool { return !c.backfill }) {
+	switch {
+	case !p.live():
 		return embedder.Replay
+	case t.fresh:
+		return embedder.Live
 	}
-	return embedder.Live
+	return embedder.Backfill
 }
 
 // overtake gives up on a task whose document has a newer one waiting, which then goes first.
 func (p *pipeline) overtake(t *task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	newer := p.docs[t.key]
+	newer := p.docs[t.key].waiting
 	if newer == nil || newer.content == nil {
 		return false
 	}
@@ -785,10 +1000,24 @@ func (p *pipeline) overtake(t *task) bool {
 	newer.rejected = append(newer.rejected, t.rejected...)
 	p.counts.superseded.Add(1)
 	newer.covers = append(newer.covers, t.covers...)
+	p.work(t, 0)
 	newer.bytes += t.bytes
-	p.docs[t.key] = nil
+	newer.fresh = newer.fresh || t.fresh
+	newer.turn, newer.recalled = t.turn, t.recalled // or one that changes faster than it is embedded would wait for ever
+	p.docs[t.key] = line{waiting: newer}
 	p.push(newer)
 	p.clearTrouble()
+	return true
+}
+
+// giveUp is overtake, for a task that is cut.
+func (p *pipeline) giveUp(t *task, missing []missingInput) bool {
+	if !p.overtake(t) {
+		return false
+	}
+	for i := range missing {
+		p.counts.tokensSuperseded.Add(int64(t.revision.Entries[missing[i].entries[0]].Tokens))
+	}
 	return true
 }
 
@@ -850,13 +1079,13 @@ func (p *pipeline) apply(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		bytes := batch[0].bytes
+		bytes := batch[0].text()
 	drain:
 		for len(batch) < applyTasks && bytes < applyBytes {
 			select {
 			case t := <-p.out:
 				batch = append(batch, t)
-				bytes += t.bytes
+				bytes += t.text()
 			default:
 				break drain
 			}
@@ -865,6 +1094,14 @@ func (p *pipeline) apply(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// text is about how many bytes of a write a task makes.
+func (t *task) text() int {
+	if t.revision == nil {
+		return applyOverhead
+	}
+	return len(t.revision.Text) + applyOverhead
 }
 
 // write applies tasks and lets their documents' next changes through.
@@ -1023,12 +1260,13 @@ func (p *pipeline) release(tasks []*task) {
 	defer p.mu.Unlock()
 	for _, t := range tasks {
 		p.inFlight -= t.bytes
-		next := p.docs[t.key]
+		p.working -= t.held
+		next := p.docs[t.key].waiting
 		if next == nil {
 			delete(p.docs, t.key)
 			continue
 		}
-		p.docs[t.key] = nil
+		p.docs[t.key] = line{waiting: next}
 		p.push(next)
 	}
 	select {

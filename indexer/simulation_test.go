@@ -539,7 +539,7 @@ func (w *world) start(s *server, observe bool) *process {
 	config := indexer.Config{
 		Log: connection, DeadLetters: connection, Register: connection, Groups: connection,
 		Store: storePort{p, s}, Build: p.build, Recipe: recipes[0], Shared: w.shared, Observe: observe,
-		MaxInFlightBytes: int64(4<<10 + w.rng.IntN(40<<10)), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		MaxInFlightBytes: 8 * int64(4<<10+w.rng.IntN(40<<10)), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	if s.delayed() {
 		config.Store = delayedPort{storePort{p, s}}

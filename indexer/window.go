@@ -1,44 +1,102 @@
 package indexer
 
 import (
-	"context"
-
-	"golang.org/x/sync/semaphore"
-
 	"github.com/liverag/liverag/embedder"
 )
 
-// window bounds how many inputs of a pipeline are with the model at once, beside live changes. A model takes turns between documents, so without a bound
-// everything in flight advances together, and until the first of it is done a crash costs all of it.
+// window bounds what of a queue is under way: cut, with the model, or on its way to the dead letters. What has no place in it waits uncut, where a newer change of its
+// document supersedes it and where it costs little more than its record. Its fields are guarded by the pipeline's lock.
+//
+// A model takes turns between documents, so it bounds too how many advance together: until the first of them is done a crash costs all of it.
 type window struct {
-	room *semaphore.Weighted
-	most int64 // that one document counts for: one of 100,000 chunks leaves room for others
+	bound  func() (inputs int, tokens int64) // how much may be under way; 0: no bound
+	inputs int
+	tokens int64
 }
 
-// windowFills is how many times the model's requests are filled by what is in the window.
-const windowFills = 2
+const (
+	// windowFills is how many times the model's requests are filled by what is in the window.
+	windowFills = 2
+	// windowAlone is the inputs in the window of a model that sends no requests: it works while it is asked, so what is more than this keeps no more processors busy.
+	windowAlone = 256
+	// windowLetters is how many tasks send dead letters at once.
+	windowLetters = 256
+	// windowParts is how many documents have a place however large they are: one of 100,000 chunks leaves room for others.
+	windowParts = 8
+)
 
-// newWindow makes one for a model; nil, which bounds nothing, for one that sends no requests.
+// newWindow makes one for the inputs of a model.
 func newWindow(e embedder.Embedder) *window {
 	b := batcherOf(e)
 	if b == nil {
-		return nil
+		return &window{bound: func() (int, int64) { return windowAlone, 0 }}
 	}
-	size := int64(windowFills * b.Inputs())
-	return &window{room: semaphore.NewWeighted(size), most: max(1, size/8)}
+	full := windowFills * b.Inputs()
+	ahead, ok := any(b).(interface {
+		Ahead() (inputs int, tokens int64)
+	})
+	if !ok {
+		return &window{bound: func() (int, int64) { return full, 0 }}
+	}
+	return &window{bound: func() (int, int64) {
+		inputs, tokens := ahead.Ahead()
+		if inputs <= 0 {
+			inputs = full
+		}
+		return min(inputs, full), tokens
+	}}
 }
 
-// enter waits for room for so many inputs. The returned function gives it back; it may be called twice.
-func (w *window) enter(ctx context.Context, inputs int) (leave func(), err error) {
+// open tells whether one more task may begin. One always may: a bound must not be able to stop everything.
+func (w *window) open() bool {
+	if w == nil || w.inputs == 0 {
+		return true
+	}
+	inputs, tokens := w.bound()
+	return (inputs <= 0 || w.inputs < inputs) && (tokens <= 0 || w.tokens < tokens)
+}
+
+// seat is a task's place in a window. nil is the seat of what needs none.
+type seat struct {
+	window *window
+	inputs int
+	tokens int64
+}
+
+// enter takes a place for a task of about so many inputs and tokens.
+func (w *window) enter(inputs int, tokens int64) *seat {
 	if w == nil {
-		return func() {}, nil
+		return nil
 	}
-	weight := min(int64(inputs), w.most)
-	if err := w.room.Acquire(ctx, weight); err != nil {
-		return nil, err
+	s := &seat{window: w}
+	s.resize(inputs, tokens)
+	return s
+}
+
+// resize makes the place as large as the task was found to be: at least one input, and at the most a part of the window.
+func (s *seat) resize(inputs int, tokens int64) {
+	if s == nil || s.window == nil {
+		return
 	}
-	return func() {
-		w.room.Release(weight)
-		weight = 0
-	}, nil
+	mostInputs, mostTokens := s.window.bound()
+	inputs = max(1, inputs)
+	if mostInputs > 0 {
+		inputs = min(inputs, max(1, mostInputs/windowParts))
+	}
+	if mostTokens > 0 {
+		tokens = min(tokens, max(1, mostTokens/windowParts))
+	}
+	s.window.inputs += inputs - s.inputs
+	s.window.tokens += tokens - s.tokens
+	s.inputs, s.tokens = inputs, tokens
+}
+
+// leave gives the place back. It may be called twice.
+func (s *seat) leave() {
+	if s == nil || s.window == nil {
+		return
+	}
+	s.window.inputs -= s.inputs
+	s.window.tokens -= s.tokens
+	s.window = nil
 }

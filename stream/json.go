@@ -19,7 +19,8 @@ func DecodeDocument(data []byte, maxBytes int) (*Document, *Problem) {
 	if p := d.document(); p != nil {
 		return nil, p
 	}
-	return &d.doc, nil
+	doc := d.doc // a pointer into d would keep data as long as the document
+	return &doc, nil
 }
 
 // DecodeLine reads one line of an import: a document with its "id", or {"id":…,"deleted":true} with nothing else but a
@@ -32,7 +33,8 @@ func DecodeLine(data []byte, maxBytes int) (Change, *Problem) {
 	if d.seen&fieldID == 0 {
 		return Change{}, &Problem{CodeIDInvalid, `the field "id" is missing`}
 	}
-	c := Change{Kind: Upsert, Tenant: d.doc.Tenant, ID: d.id, Document: &d.doc}
+	doc := d.doc
+	c := Change{Kind: Upsert, Tenant: doc.Tenant, ID: d.id, Document: &doc}
 	if d.deleted {
 		c.Kind, c.Document = Delete, nil
 	}
