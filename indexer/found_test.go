@@ -141,7 +141,7 @@ func TestACheckpointFollowsWhatWasWrittenApart(t *testing.T) {
 
 // TestAsOfNeedsEveryPartition knows of one partition what this process wrote there, before it has asked the group for the others.
 func TestAsOfNeedsEveryPartition(t *testing.T) {
-	g := newGeneration(nil, Spec{Horizon: map[int32]int64{0: 0, 1: 0}})
+	g := newGeneration(New(Config{}), Spec{Horizon: map[int32]int64{0: 0, 1: 0}})
 	g.reach(map[int32]int64{0: 5}, nil, nil)
 	now := time.Now()
 	ends := []stream.End{{Partition: 0, Offset: 5, At: now}, {Partition: 1, Offset: 3, At: now}}

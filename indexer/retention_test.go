@@ -32,7 +32,7 @@ func TestDeletesThatAreMissedDuringAComparison(t *testing.T) {
 func TestAnotherChangeOfTheControlValueIsNoNewDoubt(t *testing.T) {
 	begun := time.Now()
 	spec := Spec{Doubted: begun, Horizon: map[int32]int64{0: 0}}
-	g := newGeneration(nil, spec)
+	g := newGeneration(New(Config{}), spec)
 	g.progress.assign(stream.Position{})
 	g.progress.allow(time.Millisecond, begun, false)
 	g.progress.observe(stream.End{At: begun})
