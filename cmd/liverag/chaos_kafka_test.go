@@ -25,6 +25,7 @@ func chaosLength(t testing.TB) time.Duration {
 // TestChaosKafka lets three processes index a real history from a Kafka of three nodes while processes and nodes are killed and stalled at random, and holds
 // the index to the fold of the log. LIVERAG_CHAOS=5m makes it last, LIVERAG_CHAOS_SEED=N repeats its choices.
 func TestChaosKafka(t *testing.T) {
+	t.Parallel()
 	h := needHistory(t)
 	b := needNodes(t, 3)
 	t.Run("flat", func(t *testing.T) {

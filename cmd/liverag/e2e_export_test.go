@@ -11,6 +11,7 @@ import (
 )
 
 func TestExport(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	p := startProgram(t, t.TempDir(), "--embedder", "hash/64", "--chunker", "recursive", "--tokens", "20")
 	texts := map[string]string{}

@@ -152,6 +152,7 @@ func (c *cluster) holds(p *program, in string, texts map[string]string) {
 
 // TestSharedStore runs two processes that index and two that answer, on a real Kafka and a real Milvus.
 func TestSharedStore(t *testing.T) {
+	t.Parallel()
 	for kind, variable := range map[string]string{"full": "MILVUS_FULL", "lite": "MILVUS_LITE"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
