@@ -34,6 +34,8 @@ Every answer tells what is left, in the words of --headers: ` + described(mockpr
 
 --fault draws faults by chance, --script plays them to the first requests in turn. They are: ` + described(mockprovider.Kinds()) + `.
 
+With --server it passes for another program, in its errors and in what it tells of itself: ` + described(mockprovider.Servers()) + `.
+
 --at changes things by the time since the start, as TIME:CHANGE,CHANGE. An outage begins with down (503 to every request) or with ` + strings.Join(mockprovider.Outages(), ", ") + `, and up ends it; requests are not charged meanwhile. Limits and speed change with rpm=N, tpm=N, max-in-flight=N and latency=DURATION.
 
 While requests come it prints a line every few seconds, and totals in the end; GET /stats has them at any time. The floor is the time that the requests which were answered had to take, as the limits go: a client that took about as long, after its first request, has used all that there was.`,
@@ -48,17 +50,21 @@ While requests come it prints a line every few seconds, and totals in the end; G
 			{"a bad day", "liverag mock-provider --fault 429=0.05,500=0.02,hang=0.01,cut=0.01,truncate=0.01,html=0.01"},
 			{"an outage after 50 requests, for 200 requests", "liverag mock-provider --script 'ok*50,503*200'"},
 			{"a text that the provider refuses, and inputs that are too long for it", "liverag mock-provider --poison forbidden-word --max-input-tokens 512"},
+			{"a text that makes the server fail, which looks like any failure", "liverag mock-provider --poison forbidden-word --poison-status 500"},
+			{"text-embeddings-inference, as it takes at most 32 inputs a request of at most 512 tokens", "liverag mock-provider --server tei --max-input-tokens 512 --max-in-flight 8"},
 		},
 		anyConfig: true,
 		setup: func(fs *flag.FlagSet) action {
 			m := &mockRun{}
 			names, _ := mockprovider.Dialects()
+			programs, _ := mockprovider.Servers()
 			fs.StringVar(&m.listen, "listen", "127.0.0.1:8089", "`HOST:PORT` to listen on")
 			fs.IntVar(&m.cfg.Dim, "dim", 384, "dimension of the vectors")
 			fs.IntVar(&m.cfg.MaxDim, "max-dim", 0, "the largest that a request may ask for by dimensions (default: as many as --dim); -1 refuses the parameter")
 			fs.StringVar(&m.models, "models", "", "`NAMES` of the models that it has, separated by commas (default: any)")
 			fs.StringVar(&m.cfg.Key, "key", "", "`KEY` that callers need; it is a mock's, so keep no real one here")
-			fs.BoolVar(&m.cfg.NoBase64, "no-base64", false, "refuse encoding_format base64, as some servers do")
+			fs.BoolVar(&m.cfg.NoBase64, "no-base64", false, "refuse encoding_format base64, as some servers do; ollama and tei answer with numbers then")
+			fs.StringVar(&m.cfg.Server, "server", "openai", "the `PROGRAM` that it passes for: "+strings.Join(programs, ", "))
 			fs.DurationVar(&m.cfg.Latency, "latency", 0, "how long each answer takes at least")
 			fs.DurationVar(&m.cfg.PerToken, "latency-per-token", 0, "how much longer it takes for each token")
 			fs.DurationVar(&m.cfg.Jitter, "jitter", 0, "the most that chance adds to it")
@@ -72,12 +78,14 @@ While requests come it prints a line every few seconds, and totals in the end; G
 			fs.StringVar(&m.tokenizer, "tokenizer", bytes4, "`WHAT` counts tokens: "+strings.Join(mockTokenizers, ", "))
 			fs.StringVar(&m.cfg.Headers, "headers", "openai", "whose `WORDS` tell the limits: "+strings.Join(names, ", "))
 			fs.StringVar(&m.cfg.RetryAfter, "retry-after", "seconds", "`HOW` a 429 says when to come back: some of "+strings.Join(mockprovider.RetryHeaders(), ", ")+" with commas between, or none")
+			fs.BoolVar(&m.cfg.RefuseLarge, "refuse-large", false, "never let in a request with more tokens than may be used at once, as OpenAI does it")
 			fs.BoolVar(&m.cfg.Quiet, "quiet", false, "a 429 says nothing but that")
 			fs.IntVar(&m.cfg.MaxInFlight, "max-in-flight", 0, "requests worked on at once, above which it answers 429; 0 is no limit")
-			fs.IntVar(&m.cfg.MaxInputs, "max-inputs", 2048, "the most inputs in a request")
+			fs.IntVar(&m.cfg.MaxInputs, "max-inputs", 0, "the most inputs in a request (default: 2048 with openai and azure, 32 with tei, else any number)")
 			fs.IntVar(&m.cfg.MaxRequestTokens, "max-request-tokens", 0, "the most tokens in a request; 0 is no limit")
 			fs.IntVar(&m.cfg.MaxInputTokens, "max-input-tokens", 0, "the most tokens in an input; 0 is no limit")
-			fs.StringVar(&m.cfg.Poison, "poison", "", "`TEXT` that no input may contain: it is refused with 400")
+			fs.StringVar(&m.cfg.Poison, "poison", "", "`TEXT` that no input may contain: the whole request is refused")
+			fs.IntVar(&m.cfg.PoisonStatus, "poison-status", http.StatusBadRequest, "the status that it is refused with, from 400 to 599")
 			fs.StringVar(&m.faults, "fault", "", "`KIND=SHARE` of the requests, as in 429=0.05,hang=0.01")
 			fs.StringVar(&m.script, "script", "", "what the first requests meet, as `KIND*TIMES` in turn, as in ok*50,503*200")
 			fs.Var(&m.at, "at", "what changes then, as `TIME:CHANGE`, such as 30s:down, 90s:up or 20s:rpm=300,tpm=100000; repeatable")

@@ -105,6 +105,8 @@ func TestMockProviderUsage(t *testing.T) {
 		"nan is no outage":                {"--at", "30s:nan"},
 		"a usage factor is above 0":       {"--usage-factor", "-1"},
 		"--tokenizer is one of bytes4":    {"--tokenizer", "words"},
+		"no server that it can pass for":  {"--server", "word2vec"},
+		"is from 400 to 599":              {"--poison-status", "200"},
 	} {
 		got := invoke(t, nil, "", append([]string{"mock-provider"}, args...)...)
 		if got.code != exitUsage || !strings.Contains(got.err, want) {

@@ -20,7 +20,7 @@ func (p *Provider) answer(w http.ResponseWriter, r *http.Request, asked *request
 	}
 	vectors, err := p.cfg.Vectors(r.Context(), asked.dim, asked.inputs)
 	if err != nil {
-		refuse(w, problem{status: http.StatusInternalServerError, kind: "server_error", message: err.Error()})
+		p.refuse(w, problem{why: failed, status: http.StatusInternalServerError, kind: "server_error", message: err.Error()})
 		return false
 	}
 	order := make([]int, len(vectors))
@@ -72,11 +72,11 @@ func (p *Provider) answer(w http.ResponseWriter, r *http.Request, asked *request
 	return true
 }
 
-// drip sends a body in a hundred pieces.
+// drip sends a body in about a hundred pieces, at one speed.
 func drip(w http.ResponseWriter, r *http.Request, body []byte, slow time.Duration) bool {
 	const pieces = 100
 	for piece := range slices.Chunk(body, max(1, (len(body)+pieces-1)/pieces)) {
-		if !sleep(r.Context(), slow/pieces) {
+		if !sleep(r.Context(), slow*time.Duration(len(piece))/time.Duration(len(body))) {
 			return false
 		}
 		if _, err := w.Write(piece); err != nil {

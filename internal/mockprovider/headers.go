@@ -128,6 +128,12 @@ var dialects = []struct {
 			h.Set("Ratelimit", strings.Join(states, ", "))
 		}
 	}},
+	{"ietf-07", "its seventh draft: RateLimit with limit, remaining and reset, of requests only", func(h http.Header, t *telling) {
+		if t.requests.limit > 0 {
+			h.Set("Ratelimit", fmt.Sprintf("limit=%d, remaining=%d, reset=%s", t.requests.quota, t.requests.left, wholeSeconds(t.requests.reset)))
+			h.Set("Ratelimit-Policy", fmt.Sprintf("%d;w=%d", t.requests.quota, int(t.requests.per.Seconds())))
+		}
+	}},
 	{"ietf-old", "its drafts up to the sixth: RateLimit-Limit, -Remaining and -Reset, of requests only", func(h http.Header, t *telling) {
 		in := t.requests
 		in.limit = min(in.limit, in.quota)

@@ -1,6 +1,7 @@
 package mockprovider
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"time"
@@ -109,30 +110,52 @@ func (a *allowance) full(now time.Time) time.Duration {
 	return time.Duration((a.size - a.level) / a.rate() * float64(time.Second))
 }
 
-// charge takes a request from the allowances and writes the headers that tell what is left. A wait above 0 means that it is refused, for want of what.
-func (p *Provider) charge(h http.Header, tokens int) (wait time.Duration, what string) {
+// charge takes a request from the allowances, writes the headers that tell what is left, and returns the refusal if there is not enough.
+func (p *Provider) charge(h http.Header, asked *request) *problem {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := time.Now()
-	wait = p.requests.wait(1, now)
-	what = requestsOf
-	if t := p.tokens.wait(float64(tokens), now); t > wait {
-		wait, what = t, tokensOf
+	tokens := float64(asked.charge)
+	wait, of, what, requested := p.requests.wait(1, now), &p.requests, requestsOf, 1
+	large := p.cfg.RefuseLarge && p.cfg.TPM > 0 && tokens > p.tokens.size
+	if t := p.tokens.wait(tokens, now); large || t > wait {
+		wait, of, what, requested = t, &p.tokens, tokensOf, asked.charge
 	}
+	refused := large || wait > 0
 	p.day.settle(now)
 	switch {
-	case wait == 0:
+	case !refused:
 		p.requests.take(1, now)
 		p.day.take(1, now)
-		p.tokens.take(float64(tokens), now)
-		p.largest = max(p.largest, tokens)
+		p.tokens.take(tokens, now)
+		p.largest = max(p.largest, asked.charge)
 	case p.cfg.ChargeRefused:
 		p.requests.waste(1, now)
 		p.day.waste(1, now)
-		p.tokens.waste(float64(tokens), now)
+		p.tokens.waste(tokens, now)
 	}
-	p.tell(h, tokens, now)
-	return wait, what
+	p.tell(h, asked.charge, now)
+	limit, used := of.perMinute, int(math.Ceil(of.size-of.level))
+	if refused {
+		p.stats.RateLimited++
+		p.stats.TokensRefused += int64(asked.charge)
+		if what == tokensOf {
+			p.stats.LimitedBy.Tokens++
+		} else {
+			p.stats.LimitedBy.Requests++
+		}
+	}
+	p.mu.Unlock()
+	short := map[string]string{requestsOf: "RPM", tokensOf: "TPM"}[what]
+	switch {
+	case !refused:
+		return nil
+	case large:
+		return &problem{why: limited, kind: what, message: fmt.Sprintf("Request too large for %s in organization org-mock on %s per min (%s): Limit %d, Requested %d. The input or output tokens must be reduced in order to run successfully.",
+			asked.Model, what, short, limit, requested)}
+	}
+	again := p.comeBack(h, what, wait)
+	return &problem{why: limited, kind: what, wait: int(math.Ceil(wait.Seconds())), message: fmt.Sprintf("Rate limit reached for %s in organization org-mock on %s per min (%s): Limit %d, Used %d, Requested %d.%s",
+		asked.Model, what, short, limit, used, requested, again)}
 }
 
 // Never is the Floor of what can't be.

@@ -14,7 +14,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,8 +33,10 @@ type Config struct {
 	Models []string
 	// Key must come as a bearer token. Empty: anybody may ask.
 	Key string
-	// NoBase64 refuses encoding_format base64, as some servers do.
+	// NoBase64 refuses encoding_format base64, as some servers do, or answers with numbers where the Server would.
 	NoBase64 bool
+	// Server is the program that the provider passes for, in its errors and in what it tells of itself: one of Servers. Defaults to "openai".
+	Server string
 
 	// Latency is how long each answer takes at least.
 	Latency time.Duration
@@ -61,17 +62,20 @@ type Config struct {
 	Headers string
 	// RetryAfter is how a 429 says when to come back: some of RetryHeaders, joined by commas, or "none". Defaults to "seconds".
 	RetryAfter string
+	// RefuseLarge has a request with more tokens than are allowed at once refused with 429 whenever it comes, as OpenAI does it. Otherwise it is let in when nothing is used.
+	RefuseLarge bool
 	// Quiet has a 429 say nothing but "Too Many Requests": neither which limit, nor when to come back.
 	Quiet bool
 	// MaxInFlight is how many requests are worked on at once; more are answered 429. 0: no limit.
 	MaxInFlight int
 
-	// MaxInputs is the most inputs in a request. Defaults to 2,048, as OpenAI has it.
+	// MaxInputs is the most inputs in a request. Defaults to what the Server has: 2,048 for OpenAI.
 	MaxInputs int
 	// MaxRequestTokens and MaxInputTokens are the most tokens in a request, and in one of its inputs. 0: no limit.
 	MaxRequestTokens, MaxInputTokens int
-	// Poison refuses each request that has an input which contains it. Empty: none.
-	Poison string
+	// Poison refuses each request that has an input which contains it, with PoisonStatus, from 400 to 599, which defaults to 400. Empty: none.
+	Poison       string
+	PoisonStatus int
 
 	// Faults are drawn for each request that nothing else refuses.
 	Faults []Fault
@@ -90,6 +94,7 @@ type Provider struct {
 	start   time.Time
 	retry   []string
 	dialect func(http.Header, *telling)
+	server  *server
 
 	mu               sync.Mutex
 	random           *rand.Rand
@@ -123,9 +128,14 @@ func New(cfg Config) (*Provider, error) {
 	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, inSeconds)
 	cfg.Headers = cmp.Or(cfg.Headers, dialects[0].name)
 	cfg.UsageFactor = cmp.Or(cfg.UsageFactor, 1)
-	if cfg.MaxInputs == 0 {
-		cfg.MaxInputs = 2048
+	cfg.PoisonStatus = cmp.Or(cfg.PoisonStatus, http.StatusBadRequest)
+	cfg.Server = cmp.Or(cfg.Server, servers[0].name)
+	known, _ := Servers()
+	server := slices.Index(known, cfg.Server)
+	if server < 0 {
+		return nil, fmt.Errorf("%q is no server that it can pass for; there are %s", cfg.Server, strings.Join(known, ", "))
 	}
+	cfg.MaxInputs = cmp.Or(cfg.MaxInputs, servers[server].inputs)
 	if cfg.Slow == 0 {
 		cfg.Slow = 10 * time.Second
 	}
@@ -139,6 +149,9 @@ func New(cfg Config) (*Provider, error) {
 	}
 	if !(cfg.UsageFactor > 0 && cfg.UsageFactor <= 1000) {
 		return nil, errors.New("a usage factor is above 0 and at most 1000")
+	}
+	if cfg.PoisonStatus < 400 || cfg.PoisonStatus > 599 {
+		return nil, errors.New("the status of a poisoned request is from 400 to 599")
 	}
 	retry, err := checkRetry(cfg.RetryAfter)
 	if err != nil {
@@ -162,77 +175,30 @@ func New(cfg Config) (*Provider, error) {
 	}
 	now, span := time.Now(), cmp.Or(cfg.Window, cfg.Burst)
 	p := &Provider{
-		cfg: cfg, mux: http.NewServeMux(), start: now, retry: retry, dialect: dialects[dialect].write,
+		cfg: cfg, mux: http.NewServeMux(), start: now, retry: retry, dialect: dialects[dialect].write, server: &servers[server],
 		random: rand.New(rand.NewPCG(cfg.Seed, 1)), script: cfg.Script, events: sorted(cfg.Schedule), outage: ok, latency: cfg.Latency, maxInFlight: cfg.MaxInFlight,
 		requests: newAllowance(cfg.RPM, span, cfg.Window > 0, now), tokens: newAllowance(cfg.TPM, span, cfg.Window > 0, now),
 		day:   newAllowance(cfg.RPM, 24*time.Hour, false, now),
 		stats: Stats{Faults: map[string]int64{}},
 	}
 	p.mux.HandleFunc("POST /v1/embeddings", p.embeddings)
-	p.mux.HandleFunc("GET /v1/models", p.models)
+	if cfg.Server == "azure" {
+		p.mux.HandleFunc("POST /openai/deployments/{model}/embeddings", p.embeddings)
+	}
+	if p.server.model != nil {
+		p.mux.HandleFunc("GET /v1/models", p.models)
+	} else {
+		p.mux.HandleFunc("GET /info", p.info)
+	}
 	p.mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, p.Stats()) })
 	p.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, problem{status: http.StatusNotFound, kind: "invalid_request_error", message: fmt.Sprintf("Unknown request URL: %s %s. The base URL ends in /v1.", r.Method, r.URL.Path)})
+		p.refuse(w, problem{why: nowhere, status: http.StatusNotFound, kind: "invalid_request_error", message: fmt.Sprintf("Unknown request URL: %s %s. The base URL ends in /v1.", r.Method, r.URL.Path)})
 	})
 	return p, nil
 }
 
 // ServeHTTP answers a request.
 func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
-
-// problem is a refusal in OpenAI's shape.
-type problem struct {
-	status              int
-	kind, code, message string
-	param               string
-}
-
-func (p problem) Error() string { return p.message }
-
-func refuse(w http.ResponseWriter, p problem) {
-	null := func(s string) any {
-		if s == "" {
-			return nil
-		}
-		return s
-	}
-	writeJSON(w, p.status, map[string]any{"error": map[string]any{"message": p.message, "type": p.kind, "param": null(p.param), "code": null(p.code)}})
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	w.Write(body)
-}
-
-func (p *Provider) models(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	p.advance(time.Now())
-	outage := p.outage
-	p.mu.Unlock()
-	if p.fail(w, r, outage) {
-		return
-	}
-	names := p.cfg.Models
-	if len(names) == 0 {
-		names = []string{"mock"}
-	}
-	list := []map[string]any{}
-	for _, name := range names {
-		model := map[string]any{"id": name, "object": "model", "created": 0, "owned_by": "mock-provider"}
-		if p.cfg.MaxInputTokens > 0 {
-			model["max_model_len"] = p.cfg.MaxInputTokens // as vLLM says it
-		}
-		list = append(list, model)
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
-}
 
 // maxBody is the longest request that is read.
 const maxBody = 64 << 20
@@ -253,61 +219,77 @@ type request struct {
 // read reads and checks a request. Of one that is refused it returns what could be read.
 func (p *Provider) read(w http.ResponseWriter, r *http.Request) (*request, error) {
 	var asked request
-	bad := func(param, code, format string, args ...any) (*request, error) {
-		return &asked, problem{status: http.StatusBadRequest, kind: "invalid_request_error", param: param, code: code, message: fmt.Sprintf(format, args...)}
+	bad := func(why reason, param, code, format string, args ...any) (*request, error) {
+		return &asked, problem{why: why, status: http.StatusBadRequest, kind: "invalid_request_error", param: param, code: code, model: asked.Model, message: fmt.Sprintf(format, args...)}
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
-		return bad("", "", "We could not parse the JSON body of your request: %v", err)
+		return bad(unreadable, "", "", "We could not parse the JSON body of your request: %v", err)
 	}
-	if asked.Model == "" {
-		return bad("model", "", "you must provide a model parameter")
-	}
-	if len(p.cfg.Models) > 0 && !slices.Contains(p.cfg.Models, asked.Model) {
-		return &asked, problem{status: http.StatusNotFound, kind: "invalid_request_error", code: "model_not_found",
+	asked.Model = cmp.Or(r.PathValue("model"), asked.Model)
+	switch {
+	case p.server.model == nil:
+	case asked.Model == "":
+		return bad(badRequest, "model", "", "you must provide a model parameter")
+	case len(p.cfg.Models) > 0 && !slices.ContainsFunc(p.cfg.Models, func(name string) bool {
+		return name == asked.Model || p.cfg.Server == "ollama" && tagged(name) == tagged(asked.Model)
+	}):
+		return &asked, problem{why: unknownModel, status: http.StatusNotFound, kind: "invalid_request_error", code: "model_not_found", model: asked.Model,
 			message: fmt.Sprintf("The model `%s` does not exist or you do not have access to it.", asked.Model)}
 	}
 	counts, err := asked.readInputs(p.cfg.Tokens)
 	if err != nil {
-		return bad("input", "", "%v", err)
-	}
-	if len(asked.inputs) == 0 || len(asked.inputs) > p.cfg.MaxInputs {
-		return bad("input", "", "'$.input' is invalid: batch size %d, the maximum is %d inputs.", len(asked.inputs), p.cfg.MaxInputs)
+		return bad(badRequest, "input", "", "%v", err)
 	}
 	for _, n := range counts {
 		asked.tokens += n
 	}
 	asked.charge = int(math.Ceil(float64(asked.tokens)*p.cfg.UsageFactor - 1e-9))
-	for i, input := range asked.inputs {
-		if input == "" {
-			return bad("input", "", "'$.input' is invalid: input[%d] is an empty string.", i)
+	if n, most := len(asked.inputs), p.cfg.MaxInputs; n == 0 || n > most {
+		why := noInputs
+		if n > 0 {
+			why = tooManyInputs
 		}
-		if p.cfg.MaxInputTokens > 0 && counts[i] > p.cfg.MaxInputTokens {
-			return bad("input", "context_length_exceeded", "This model's maximum context length is %d tokens, however you requested %d tokens. Please reduce your prompt.", p.cfg.MaxInputTokens, counts[i])
+		return &asked, problem{why: why, status: http.StatusBadRequest, kind: "invalid_request_error", param: "input", given: n, limit: most,
+			message: fmt.Sprintf("'$.input' is invalid: batch size %d, the maximum is %d inputs.", n, most)}
+	}
+	for i, input := range asked.inputs {
+		if input == "" && !p.server.empty {
+			return bad(emptyInput, "input", "", "'$.input' is invalid: input[%d] is an empty string.", i)
+		}
+		if most := p.cfg.MaxInputTokens; most > 0 && counts[i] > most {
+			return &asked, problem{why: tooLongInput, status: http.StatusBadRequest, kind: "invalid_request_error", param: "input", code: "context_length_exceeded", given: counts[i], limit: most,
+				message: fmt.Sprintf("This model's maximum context length is %d tokens, however you requested %d tokens. Please reduce your prompt.", most, counts[i])}
 		}
 		if p.cfg.Poison != "" && strings.Contains(input, p.cfg.Poison) {
-			return bad("input", "", "Invalid input: the content can't be embedded.")
+			if p.cfg.PoisonStatus >= 500 {
+				return &asked, problem{why: failed, status: p.cfg.PoisonStatus, kind: "server_error", message: "The server had an error while processing your request."}
+			}
+			return &asked, problem{why: poisoned, status: p.cfg.PoisonStatus, kind: "invalid_request_error", param: "input", message: "Invalid input: the content can't be embedded."}
 		}
 	}
 	if most := p.cfg.MaxRequestTokens; most > 0 && asked.tokens > most {
-		return bad("input", "max_tokens_per_request", "Invalid 'input': requested %d tokens, max %d tokens per request.", asked.tokens, most)
+		return bad(badRequest, "input", "max_tokens_per_request", "Invalid 'input': requested %d tokens, max %d tokens per request.", asked.tokens, most)
 	}
 	switch asked.Encoding {
 	case "", "float":
 	case "base64":
-		if p.cfg.NoBase64 {
-			return bad("encoding_format", "", "base64 encoding is not currently supported")
+		switch {
+		case p.cfg.NoBase64 && p.server.plain:
+			asked.Encoding = "float"
+		case p.cfg.NoBase64:
+			return bad(badRequest, "encoding_format", "", "base64 encoding is not currently supported")
 		}
 	default:
-		return bad("encoding_format", "", "Invalid value for 'encoding_format' = %s. Supported values: ['float', 'base64'].", asked.Encoding)
+		return bad(badRequest, "encoding_format", "", "Invalid value for 'encoding_format' = %s. Supported values: ['float', 'base64'].", asked.Encoding)
 	}
 	asked.dim = p.cfg.Dim
 	if asked.Dimensions != nil {
 		asked.dim = *asked.Dimensions
 		switch {
 		case p.cfg.MaxDim < 0:
-			return bad("dimensions", "", "This model does not support specifying dimensions.")
+			return bad(noDimensions, "dimensions", "", "This model does not support specifying dimensions.")
 		case asked.dim < 1 || asked.dim > p.cfg.MaxDim:
-			return bad("dimensions", "", "Invalid value for 'dimensions' = %d. Must be from 1 to %d.", asked.dim, p.cfg.MaxDim)
+			return bad(badRequest, "dimensions", "", "Invalid value for 'dimensions' = %d. Must be from 1 to %d.", asked.dim, p.cfg.MaxDim)
 		}
 	}
 	return &asked, nil
@@ -360,9 +342,13 @@ func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, outage)
 		return
 	}
-	if p.cfg.Key != "" && r.Header.Get("Authorization") != "Bearer "+p.cfg.Key {
+	key := r.Header.Get("Authorization") == "Bearer "+p.cfg.Key
+	if p.cfg.Server == "azure" {
+		key = r.Header.Get("Api-Key") == p.cfg.Key
+	}
+	if p.cfg.Key != "" && !key {
 		p.count(func(s *Stats) { s.Refused++ })
-		refuse(w, problem{status: http.StatusUnauthorized, kind: "invalid_request_error", code: "invalid_api_key", message: "Incorrect API key provided."})
+		p.refuse(w, problem{why: wrongKey, status: http.StatusUnauthorized, kind: "invalid_request_error", code: "invalid_api_key", message: "Incorrect API key provided."})
 		return
 	}
 	asked, err := p.read(w, r)
@@ -373,7 +359,7 @@ func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {
 			s.Refused++
 			s.TokensRefused += int64(asked.charge)
 		})
-		refuse(w, refused)
+		p.refuse(w, refused)
 		return
 	}
 	if crowded {
@@ -383,27 +369,11 @@ func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {
 			s.TokensRefused += int64(asked.charge)
 		})
 		again := p.comeBack(w.Header(), requestsOf, time.Second)
-		p.tooMany(w, requestsOf, fmt.Sprintf("Rate limit reached: %d requests are being worked on.%s", most, again))
+		p.tooMany(w, problem{why: crowd, kind: requestsOf, wait: 1, message: fmt.Sprintf("Rate limit reached: %d requests are being worked on.%s", most, again)})
 		return
 	}
-	if wait, what := p.charge(w.Header(), asked.charge); wait > 0 {
-		again := p.comeBack(w.Header(), what, wait)
-		var limit, used, requested int
-		var short string
-		p.count(func(s *Stats) {
-			s.RateLimited++
-			s.TokensRefused += int64(asked.charge)
-			of := &p.requests
-			requested, short = 1, "RPM"
-			if what == tokensOf {
-				s.LimitedBy.Tokens++
-				of, requested, short = &p.tokens, asked.charge, "TPM"
-			} else {
-				s.LimitedBy.Requests++
-			}
-			limit, used = of.perMinute, int(math.Ceil(of.size-of.level))
-		})
-		p.tooMany(w, what, fmt.Sprintf("Rate limit reached for %s in organization org-mock on %s per min (%s): Limit %d, Used %d, Requested %d.%s", asked.Model, what, short, limit, used, requested, again))
+	if refused := p.charge(w.Header(), asked); refused != nil {
+		p.tooMany(w, *refused)
 		return
 	}
 	answered := false
@@ -427,12 +397,22 @@ func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {
 }
 
 // tooMany is the refusal for a limit.
-func (p *Provider) tooMany(w http.ResponseWriter, what, message string) {
+func (p *Provider) tooMany(w http.ResponseWriter, refused problem) {
 	if p.cfg.Quiet {
 		http.Error(w, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
 		return
 	}
-	refuse(w, problem{status: http.StatusTooManyRequests, kind: what, code: "rate_limit_exceeded", message: message})
+	refused.status, refused.code = http.StatusTooManyRequests, "rate_limit_exceeded"
+	p.refuse(w, refused)
+}
+
+// away tells whether there is an outage, which is the answer then.
+func (p *Provider) away(w http.ResponseWriter, r *http.Request) bool {
+	p.mu.Lock()
+	p.advance(time.Now())
+	outage := p.outage
+	p.mu.Unlock()
+	return p.fail(w, r, outage)
 }
 
 // fail does what a fault does that needs no vectors, and tells whether it is one.
@@ -443,13 +423,13 @@ func (p *Provider) fail(w http.ResponseWriter, r *http.Request, fault string) bo
 		p.gone()
 	case "429":
 		again := p.comeBack(w.Header(), requestsOf, time.Second)
-		p.tooMany(w, requestsOf, "Rate limit reached."+again)
+		p.tooMany(w, problem{why: limited, kind: requestsOf, wait: 1, message: "Rate limit reached." + again})
 	case "quota":
-		refuse(w, problem{status: http.StatusTooManyRequests, kind: "insufficient_quota", code: "insufficient_quota", message: "You exceeded your current quota, please check your plan and billing details."})
+		p.refuse(w, problem{status: http.StatusTooManyRequests, kind: "insufficient_quota", code: "insufficient_quota", message: "You exceeded your current quota, please check your plan and billing details."})
 	case "500":
-		refuse(w, problem{status: http.StatusInternalServerError, kind: "server_error", message: "The server had an error while processing your request."})
+		p.refuse(w, problem{why: failed, status: http.StatusInternalServerError, kind: "server_error", message: "The server had an error while processing your request."})
 	case "503":
-		refuse(w, problem{status: http.StatusServiceUnavailable, kind: "server_error", message: "The engine is currently overloaded, please try again later."})
+		p.refuse(w, problem{why: overloaded, status: http.StatusServiceUnavailable, kind: "server_error", message: "The engine is currently overloaded, please try again later."})
 	case "html":
 		w.Header().Set("Content-Type", "text/html")
 		w.Write([]byte("<!doctype html><title>Bad gateway</title>"))

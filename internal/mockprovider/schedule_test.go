@@ -95,6 +95,9 @@ func TestLimitsChange(t *testing.T) {
 				t.Errorf("restored, request %d: %d", i, w.Code)
 			}
 		}
+		if p.maxInFlight != 1 {
+			t.Errorf("%d at once", p.maxInFlight)
+		}
 	})
 }
 

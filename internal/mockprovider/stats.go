@@ -13,7 +13,7 @@ type Stats struct {
 	Answered int64 `json:"answered"`
 	Inputs   int64 `json:"inputs"`
 	Tokens   int64 `json:"tokens"`
-	// RateLimited got 429 for a limit, and LimitedBy is of what. Refused got another status from 400 to 499 that no fault was the cause of.
+	// RateLimited got 429 for a limit, and LimitedBy is of what. Refused were refused for any other reason but a fault.
 	RateLimited int64   `json:"rate_limited"`
 	LimitedBy   Limited `json:"limited_by"`
 	Refused     int64   `json:"refused"`
