@@ -579,7 +579,7 @@ func sideRows(r *evals.Result) []sideRow {
 	var rows []sideRow
 	for _, row := range []struct{ name, figure string }{
 		{"latency p50", "latency.p50"}, {"latency p99", "latency.p99"}, {"index size", "bytes"}, {"documents", "documents"}, {"chunks", "chunks"}, {"tokens in chunks", "tokens"},
-		{"tokens embedded since start", "tokens_embedded"}, {"reused since start", "tokens_reused"}, {"cost since start", "cost_usd"},
+		{"tokens embedded", "tokens_embedded"}, {"tokens reused", "tokens_reused"}, {"cost", "cost_usd"},
 	} {
 		text := func(side string) string {
 			f, ok := r.Figure(side + "." + row.figure)

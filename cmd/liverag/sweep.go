@@ -99,7 +99,7 @@ type sweptRow struct {
 	Tokens     int64   `json:"tokens"`
 	MeanTokens float64 `json:"mean_tokens"`
 	Bytes      int64   `json:"bytes,omitempty"`
-	// TokensEmbedded were sent to the model to build it, TokensReused were not: nil where that is not known, as for a generation that was there before the server started.
+	// TokensEmbedded were sent to the model to build it, TokensReused were not: nil where that is not known, as where other processes index.
 	TokensEmbedded *int64 `json:"tokens_embedded,omitempty"`
 	TokensReused   *int64 `json:"tokens_reused,omitempty"`
 	// AnswerTokens is how many tokens the hits of an answer have, of a set for chunking.
