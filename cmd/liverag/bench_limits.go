@@ -36,6 +36,10 @@ func limitScenarios() []limitScenario {
 			[]string{"tenth", "tenth-refusals", "outage", "faults"}, (*limitsBench).cutOf},
 		{"flood", "10,000 changes a second of a sentence each, against 50 ms a request: bound by the requests in flight, or by RPM",
 			[]string{"in-flight", "rpm"}, (*limitsBench).floodOf},
+		{"replay", "an edit a second, first with nothing else to do, then while a replay with another recipe takes all that the model gives; with 30 edits p99 is the slowest of them",
+			[]string{"endpoint", "minilm"}, (*limitsBench).replayOf},
+		{"local", "a model in the binary: the floor is what it takes alone for the same chunks, in a loop on all processors",
+			[]string{"minilm", "static"}, (*limitsBench).localOf},
 	}
 }
 
@@ -218,12 +222,15 @@ func (b *limitsBench) print(s limitScenario, results []*limitsResult) {
 		if t.Unfinished > 0 {
 			lost += fmt.Sprintf(" + %d unfinished", t.Unfinished)
 		}
-		floor, ratio := "-", "-"
+		floor, ratio, paid, throttled, requests, inputs := "-", "-", "-", "-", "-", "-"
 		if t.Floor > 0 {
 			floor, ratio = fmt.Sprintf("%.2f s", t.Floor), fmt.Sprintf("%.3f", t.Ratio)
 		}
-		rows[i] = []string{t.Variant, t.Client, thousands(int64(t.Documents)), thousands(int64(t.Chunks)), thousands(t.TokensNeeded), thousands(t.TokensPaid), thousands(t.Throttled), lost,
-			fmt.Sprintf("%.2f s", t.Seconds), floor, ratio, thousands(t.Requests), fmt.Sprintf("%.1f", t.InputsPerRequest)}
+		if t.Requests > 0 {
+			paid, throttled, requests, inputs = thousands(t.TokensPaid), thousands(t.Throttled), thousands(t.Requests), fmt.Sprintf("%.1f", t.InputsPerRequest)
+		}
+		rows[i] = []string{t.Variant, t.Client, thousands(int64(t.Documents)), thousands(int64(t.Chunks)), thousands(t.TokensNeeded), paid, throttled, lost,
+			fmt.Sprintf("%.2f s", t.Seconds), floor, ratio, requests, inputs}
 	}
 	out.table([]string{"variant", "client", "documents", "chunks", "tokens needed", "paid", "429s", "lost", "time", "floor", "ratio", "requests", "inputs each"}, rows)
 	for _, t := range results {

@@ -32,36 +32,43 @@ type limitsCorpus struct {
 	inputs [][]string // of each document's chunks
 	needed int64      // tokens of each different input once
 	total  int        // chunks
-	most   int        // chunks of a document
+
+	chunker chunker.Chunker
 }
 
 func newLimitsCorpus(ctx context.Context, texts []string, recipe limitsRecipe) (*limitsCorpus, error) {
-	cut, err := chunker.New(chunker.Options{Strategy: recipe.strategy, Tokens: recipe.tokens, Tokenizer: chunker.CL100K})
-	if err != nil {
-		return nil, err
-	}
 	encoding, err := bpe.Load(chunker.CL100K)
 	if err != nil {
 		return nil, err
 	}
 	c := &limitsCorpus{recipe: recipe, texts: texts, chunks: make([][]chunker.Chunk, len(texts)), inputs: make([][]string, len(texts))}
+	if c.chunker, err = chunker.New(chunker.Options{Strategy: recipe.strategy, Tokens: recipe.tokens, Tokenizer: chunker.CL100K}); err != nil {
+		return nil, err
+	}
 	seen := map[string]bool{}
-	for i, text := range texts {
-		if c.chunks[i], err = cut.Split(ctx, stream.TextMarkdown, text); err != nil {
+	for i := range texts {
+		if err := c.cut(ctx, i); err != nil {
 			return nil, err
 		}
-		for _, chunk := range c.chunks[i] {
-			input := chunk.Input(text)
-			c.inputs[i] = append(c.inputs[i], input)
+		for _, input := range c.inputs[i] {
 			if !seen[input] {
 				seen[input] = true
 				c.needed += int64(encoding.Count(input))
 			}
 		}
 		c.total += len(c.chunks[i])
-		c.most = max(c.most, len(c.chunks[i]))
 	}
 	return c, nil
+}
+
+// cut makes the chunks of a document.
+func (c *limitsCorpus) cut(ctx context.Context, i int) (err error) {
+	c.chunks[i], err = c.chunker.Split(ctx, stream.TextMarkdown, c.texts[i])
+	c.inputs[i] = nil
+	for _, chunk := range c.chunks[i] {
+		c.inputs[i] = append(c.inputs[i], chunk.Input(c.texts[i]))
+	}
+	return err
 }
 
 // longTexts are n texts of so many tokens each or a paragraph more, of the sentences that `bench` has.
@@ -134,6 +141,19 @@ func (c *limitsCorpus) send(ctx context.Context, s *server, from, to int) (token
 		return "", fmt.Errorf("%d of %d documents were accepted", answer.Accepted, to-from)
 	}
 	return answer.Token, nil
+}
+
+// sendAll posts all documents, a thousand in a request.
+func (c *limitsCorpus) sendAll(ctx context.Context, s *server) (tokens []string, err error) {
+	const each = 1000
+	for from := 0; from < len(c.texts); from += each {
+		token, err := c.send(ctx, s, from, min(from+each, len(c.texts)))
+		if err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, token)
+	}
+	return tokens, nil
 }
 
 // waitSearchable waits until the changes of tokens are, in a generation.

@@ -58,6 +58,15 @@ func (s *limitsServer) Close() error {
 	return os.RemoveAll(s.dir)
 }
 
+// end closes the server. An error that there was gets what the server said.
+func (s *limitsServer) end(err error) error {
+	closed := s.Close()
+	if said := strings.TrimSpace(s.stderr.String()); err != nil && said != "" {
+		err = fmt.Errorf("%w; the server says:\n%s", err, said)
+	}
+	return errors.Join(err, closed)
+}
+
 // bareEnviron is the environment without what liverag reads from it.
 func bareEnviron() []string {
 	var out []string
@@ -101,12 +110,7 @@ func (b *limitsBench) rehearse(ctx context.Context, t *limitsTrial, do func(r *r
 	if err != nil {
 		return errors.Join(err, r.Close())
 	}
-	if err = do(r, s); err != nil {
-		if said := strings.TrimSpace(s.stderr.String()); said != "" {
-			err = fmt.Errorf("%w; the server says:\n%s", err, said)
-		}
-	}
-	return errors.Join(err, s.Close(), r.Close())
+	return errors.Join(s.end(do(r, s)), r.Close())
 }
 
 // begin starts the clock when nothing of the allowance is used.
@@ -119,13 +123,13 @@ func (b *limitsBench) begin(ctx context.Context, t *limitsTrial, r *rehearsal, w
 	return time.Now(), err
 }
 
-// index sends the corpus to a server and measures until all of it is searchable. meanwhile gets the token of its changes.
-func (b *limitsBench) index(ctx context.Context, t *limitsTrial, r *rehearsal, s *limitsServer, meanwhile func(ctx context.Context, begin time.Time, token string) ([]measure, error)) (*limitsResult, error) {
+// index sends the corpus to a server and measures until all of it is searchable. meanwhile gets the tokens of its changes.
+func (b *limitsBench) index(ctx context.Context, t *limitsTrial, r *rehearsal, s *limitsServer, meanwhile func(ctx context.Context, begin time.Time, tokens []string) ([]measure, error)) (*limitsResult, error) {
 	begin, err := b.begin(ctx, t, r, ours)
 	if err != nil {
 		return nil, err
 	}
-	token, err := t.corpus.send(ctx, s.server, 0, len(t.corpus.texts))
+	tokens, err := t.corpus.sendAll(ctx, s.server)
 	if err != nil {
 		return nil, err
 	}
@@ -133,13 +137,13 @@ func (b *limitsBench) index(ctx context.Context, t *limitsTrial, r *rehearsal, s
 	var more []measure
 	if meanwhile != nil {
 		g.Go(func() (err error) {
-			more, err = meanwhile(each, begin, token)
+			more, err = meanwhile(each, begin, tokens)
 			return err
 		})
 	}
 	var took time.Duration
 	g.Go(func() error {
-		err := waitSearchable(each, s.server, "live", patienceFor(b.floorOf(t, r)), token)
+		err := waitSearchable(each, s.server, "live", patienceFor(b.floorOf(t, r)), tokens...)
 		took = time.Since(begin)
 		return err
 	})
@@ -295,8 +299,8 @@ func (b *limitsBench) trickleOf(ctx context.Context, variant string) error {
 		if err := makeGeneration(ctx, s.server, besideName, map[string]any{"embedder": map[string]any{"model": "local/static"}}); err != nil {
 			return err
 		}
-		_, err := b.index(ctx, t, r, s, func(ctx context.Context, begin time.Time, token string) ([]measure, error) {
-			err := waitSearchable(ctx, s.server, besideName, time.Minute, token)
+		_, err := b.index(ctx, t, r, s, func(ctx context.Context, begin time.Time, tokens []string) ([]measure, error) {
+			err := waitSearchable(ctx, s.server, besideName, time.Minute, tokens...)
 			return []measure{{"searchable with the second model after", time.Since(begin).Seconds(), "s"}}, err
 		})
 		return err
