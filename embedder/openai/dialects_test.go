@@ -359,7 +359,7 @@ func TestTextEmbeddingsInference(t *testing.T) {
 
 // llamaCpp answers as llama.cpp's server does: its only model has any name, its meta tells what it was trained with, /props what a slot has, and what is longer than a slot, or than a physical
 // batch where the model must read the whole at once, is refused: with 400 or with 500.
-func llamaCpp(t testing.TB, slot, batch int) http.Handler {
+func llamaCpp(t testing.TB, slot, batch int, causal bool) http.Handler {
 	mux := http.NewServeMux()
 	fail := func(w http.ResponseWriter, status int, kind, message string) {
 		writeJSON(w, status, map[string]any{"error": map[string]any{"code": status, "message": message, "type": kind}})
@@ -371,6 +371,9 @@ func llamaCpp(t testing.TB, slot, batch int) http.Handler {
 			switch n := tokensOf(text); {
 			case n > batch:
 				fail(w, 500, "server_error", fmt.Sprintf("input (%d tokens) is too large to process. increase the physical batch size (current batch size: %d)", n, batch))
+				return
+			case n > slot && causal:
+				fail(w, 400, "exceed_context_size_error", fmt.Sprintf("request (%d tokens) exceeds the available context size (%d tokens), try increasing it", n, slot))
 				return
 			case n > slot:
 				fail(w, 400, "exceed_context_size_error", fmt.Sprintf("input (%d tokens) is larger than the max context size (%d tokens). skipping", n, slot))
@@ -390,13 +393,17 @@ func llamaCpp(t testing.TB, slot, batch int) http.Handler {
 }
 
 func TestLlamaCpp(t *testing.T) {
-	for name, tt := range map[string]struct{ slot, batch, read, want int }{
-		"slot":  {40, 512, 40, 40},
-		"model": {8192, 8192, 512, 512},
-		"batch": {128, 30, 128, 30},
+	for name, tt := range map[string]struct {
+		slot, batch, read, want int
+		causal                  bool
+	}{
+		"slot":   {40, 512, 40, 40, false},
+		"causal": {40, 512, 40, 40, true},
+		"model":  {8192, 8192, 512, 512, false},
+		"batch":  {128, 30, 128, 30, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := listening(t, llamaCpp(t, tt.slot, tt.batch))
+			cfg := listening(t, llamaCpp(t, tt.slot, tt.batch, tt.causal))
 			cfg.Model, cfg.Count = "bge-tiny", tokensOf
 			m := open(t, cfg)
 			if m.MaxInput() != tt.read {

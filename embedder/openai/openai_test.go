@@ -4,18 +4,21 @@ import (
 	"bytes"
 	"context"
 	crypto "crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -383,6 +386,66 @@ func TestTooLongIsTold(t *testing.T) {
 	_, err := m.Embed(t.Context(), embedder.Index, []string{strings.Repeat("long ", 20)})
 	if failed := failure(t, err); !errors.Is(err, embedder.ErrInputTooLong) || failed.Input != 0 || failed.Temporary {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A request may have too many bytes for a proxy, and one text alone too many: that does not make the next requests larger again.
+func TestTooManyBytes(t *testing.T) {
+	m := open(t, listening(t, answers(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		if len(b) > 300 {
+			says(413, "<html><h1>413 Request Entity Too Large</h1></html>")(w, r)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(b))
+		vectors()(w, r)
+	})))
+	_, report, err := m.EmbedReported(t.Context(), embedder.Index, slices.Repeat([]string{strings.Repeat("x", 50)}, 16))
+	if n := m.MaxBatch(); err != nil || n != 4 || report.Calls != 6 {
+		t.Errorf("MaxBatch is %d after %+v: %v", n, report, err)
+	}
+	_, err = m.Embed(t.Context(), embedder.Index, []string{strings.Repeat("x", 400)})
+	if kindOf(t, failure(t, err)) != input || m.MaxBatch() != 4 {
+		t.Errorf("MaxBatch is %d: %v", m.MaxBatch(), err)
+	}
+}
+
+// What goes wrong below HTTP, with an endpoint that was well before.
+func TestConnectionFailures(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		err  error
+		want kind
+		says string
+	}{
+		{"authority", &crypto.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, account, "can't be trusted"},
+		{"host name", &crypto.CertificateVerificationError{Err: errors.New("certificate is valid for elsewhere.test")}, account, "can't be trusted"},
+		{"bare authority", x509.UnknownAuthorityError{}, account, "can't be trusted"},
+		{"no TLS", crypto.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, account, "should the base URL begin with http://"},
+		{"plain HTTP", http.ErrSchemeMismatch, account, "should the base URL begin with http://"},
+		{"alert", &net.OpError{Op: "remote error", Err: errors.New("tls: handshake failure")}, account, "is a client certificate wanted"},
+		{"alert of trouble", &net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}, waits, "internal error"},
+		{"no such host", &net.DNSError{Err: "no such host", Name: "mock.test", IsNotFound: true}, waits, "can't be found"},
+		{"nobody listens", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, waits, "nothing listens at"},
+		{"reset", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, waits, "broke the connection off"},
+		{"end", io.EOF, waits, "broke the connection off"},
+		{"unheard of", errors.New("http2: client connection lost"), waits, "client connection lost"},
+	} {
+		well := true
+		through := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if !well {
+				return nil, tt.err
+			}
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(onlyVector)), Request: r}, nil
+		})}
+		m := open(t, openai.Config{Model: "mock", BaseURL: "https://mock.test/v1", MaxInput: -1, HTTPClient: through, Logger: quiet})
+		well = false
+		for _, texts := range [][]string{{"a"}, {"a", "b"}} {
+			_, report, err := m.EmbedReported(t.Context(), embedder.Index, texts)
+			if kindOf(t, failure(t, err)) != tt.want || !strings.Contains(err.Error(), tt.says) || report.Calls != 1 {
+				t.Errorf("%s: %+v, %v", tt.name, report, err)
+			}
+		}
 	}
 }
 

@@ -113,7 +113,7 @@ var (
 // resulting in a maximum input length of …"), Ollama ("the input length exceeds the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413),
 // llama.cpp ("input (992 tokens) is too large to process. increase the physical batch size", with 500, "… is larger than the max context size (512 tokens)", "… exceeds the
 // available context size"), Voyage ("… does not fit into the model's context window").
-var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum |available )?context (length|size|window)|exceeds maximum context|context_length_exceeded|exceed_context_size|context length is only|` +
+var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum |available )?context (length|size|window)|exceeds maximum context|context_length_exceeded|context length is only|` +
 	`must have less than \d+ tokens|input (\(\d+ tokens\) )?is too (large|long)|is larger than the max context size|too many tokens in (the )?input|input length \d+ exceeds|maximum input length|fit into the model's context window`)
 
 // longestRead finds in such a refusal how many tokens the model reads.
@@ -343,11 +343,7 @@ func spoken(body []byte) (code, param, message string) {
 	if kind := plain("type"); code == "" || slices.Contains(accountCodes, kind) {
 		code = kind
 	}
-	param = plain("param")
-	if param == "None" { // LiteLLM writes Python's
-		param = ""
-	}
-	return code, param, cmp.Or(plain("message"), plain("error"), plain("detail"))
+	return code, plain("param"), cmp.Or(plain("message"), plain("error"), plain("detail"))
 }
 
 // maxRetryAfter bounds what is believed: after that long we ask again, whatever the endpoint said.

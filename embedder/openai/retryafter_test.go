@@ -52,7 +52,7 @@ func TestRetryAfter(t *testing.T) {
 		{"Gemini", headers(), "Please retry in 34.074824224s.", 34074824224 * time.Nanosecond},
 		{"in full", headers(), "Try again in 1 minute and 30 seconds.", 90 * time.Second},
 		{"wait", headers(), "You must wait for 5 seconds before the next", 5 * time.Second},
-		{"not now", headers(), "Please try again in a month, or in 1 month.", 0},
+		{"not now", headers(), "Please try again in 1 month.", 0},
 		{"no unit", headers(), "Please retry after 30.", 0},
 		{"the second says it", headers(), "try again in 0s, or try again in 4s", 4 * time.Second},
 		// What says nothing: the next is looked at.

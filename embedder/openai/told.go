@@ -471,8 +471,6 @@ func until(text string, now time.Time) (time.Duration, bool) {
 		at = time.UnixMilli(int64(s))
 	case s > 1e9:
 		at = time.UnixMilli(int64(s * 1000))
-	case s > 1e8:
-		return 0, false // three years
 	default:
 		return time.Duration(math.Round(s * float64(time.Second))), true
 	}

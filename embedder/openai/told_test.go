@@ -77,8 +77,10 @@ func TestAllowances(t *testing.T) {
 		{"draft 06, policy", headers("RateLimit-Limit", "100", "RateLimit-Remaining", "50", "RateLimit-Reset", "3", "RateLimit-Policy", "1000;w=3600, 100;w=10"), fresh(100, 10*time.Second, 50, 3*time.Second), none},
 		{"draft 07", headers("RateLimit", "limit=100, remaining=50, reset=5", "RateLimit-Policy", "100;w=60"), fresh(100, time.Minute, 50, 5*time.Second), none},
 		{"draft 08", headers("RateLimit", `"default";r=50;t=30`, "RateLimit-Policy", `"default";q=100;w=60`), fresh(100, time.Minute, 50, 30*time.Second), none},
-		{"draft 08, several", headers("RateLimit", `"burst, or so";r=9;t=1, "day";r=500;t=3000`, "RateLimit", `"tokens";r=40;t=10`, "RateLimit-Policy", `"burst, or so";q=10;w=1;qu="requests", "day";q=1000;w=86400, "bytes";q=7;w=1;qu="content-bytes"`, "RateLimit-Policy", `"tokens";q=1000;w=60;qu="tokens"`),
+		{"draft 08, several", headers("RateLimit", `"burst,all";r=9;t=1, "day,all";r=500;t=3000`, "RateLimit", `"tokens";r=40;t=10`, "RateLimit-Policy", `"burst,all";q=10;w=1;qu="requests", "day,all";q=1000;w=86400, "bytes";q=7;w=1;qu="content-bytes"`, "RateLimit-Policy", `"tokens";q=1000;w=60;qu="tokens"`),
 			fresh(10, time.Second, 9, time.Second), fresh(1000, time.Minute, 40, 10*time.Second)},
+		{"draft 08, tokens by their unit", headers("RateLimit", `"default";r=40;t=10`, "RateLimit-Policy", `"default";q=1000;w=60;qu="tokens"`), none, fresh(1000, time.Minute, 40, 10*time.Second)},
+		{"two forms", headers("x-ratelimit-limit", "5", "x-ratelimit-limit-requests", "100", "x-ratelimit-remaining-requests", "99", "x-ratelimit-reset-requests", "1s"), fresh(100, 0, 99, time.Second), none},
 		{"draft 08, other units", headers("RateLimit", `"b";r=0;t=30`, "RateLimit-Policy", `"b";q=100;w=60;qu="content-bytes"`), none, none},
 		{"draft 08, no policy", headers("RateLimit", `"default";r=0;t=30`), embedder.Told{State: true, Reset: 30 * time.Second}, none},
 
@@ -166,6 +168,22 @@ func TestMessageBeforeHeaders(t *testing.T) {
 	} {
 		if got := refined(tt.header, tt.words); got != tt.want {
 			t.Errorf("%+v and %+v give %+v, want %+v", tt.header, tt.words, got, tt.want)
+		}
+	}
+}
+
+// Of several answers, the last one's word counts, as far as it goes.
+func TestHeard(t *testing.T) {
+	for _, tt := range []struct{ before, later, want embedder.Told }{
+		{embedder.Told{}, fresh(100, time.Minute, 7, time.Second), fresh(100, time.Minute, 7, time.Second)},
+		{fresh(100, time.Minute, 7, time.Second), embedder.Told{}, fresh(100, time.Minute, 7, time.Second)},
+		{fresh(100, time.Minute, 7, time.Second), fresh(100, 0, 6, 2*time.Second), fresh(100, 0, 6, 2*time.Second)},
+		{fresh(100, time.Minute, 7, time.Second), embedder.Told{State: true, Left: 3, Reset: time.Minute}, fresh(100, time.Minute, 3, time.Minute)},
+		{fresh(100, time.Minute, 70, time.Second), embedder.Told{Limit: 10, Per: time.Minute}, embedder.Told{Limit: 10, Per: time.Minute}},
+	} {
+		got := tt.before
+		if heard(&got, tt.later); got != tt.want {
+			t.Errorf("%+v, then %+v: %+v", tt.before, tt.later, got)
 		}
 	}
 }
