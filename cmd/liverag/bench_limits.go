@@ -28,13 +28,13 @@ type limitScenario struct {
 // limitScenarios are all, in the order in which they run.
 func limitScenarios() []limitScenario {
 	return []limitScenario{
-		{"thousand", "1,000 documents at RPM 3,000 and TPM 1,000,000, 50 ms a request; the variants are how the client is told of the limits, and how much the provider grants at once",
-			[]string{"settings-1s", "headers-1s", "refusals-1s", "nothing-1s", "settings-60s", "headers-60s", "refusals-60s", "nothing-60s"}, (*limitsBench).thousandOf},
+		{"thousand", "1,000 documents at RPM 3,000 and TPM 1,000,000, 50 ms a request; the variants are how the client is told of the limits (by its settings, by headers, by both, by refusals with their reasons and times, by nothing but a bare 429), and how much the provider grants at once",
+			[]string{"settings-1s", "headers-1s", "both-1s", "refusals-1s", "nothing-1s", "settings-60s", "headers-60s", "both-60s", "refusals-60s", "nothing-60s"}, (*limitsBench).thousandOf},
 		{"trickle", "47 chunks of 400 tokens at 3 requests and 10,000 tokens a minute, and a second model beside it that has no limit",
-			[]string{bySettings, byHeaders}, (*limitsBench).trickleOf},
+			[]string{bySettings, byHeaders, byBoth}, (*limitsBench).trickleOf},
 		{"cut", "the thousand documents while the limits are cut to a tenth in mid-run and restored (tenth: told by headers; tenth-refusals: by 429 alone), while the provider answers 503 (outage), and with 500 in one answer of twenty (faults)",
 			[]string{"tenth", "tenth-refusals", "outage", "faults"}, (*limitsBench).cutOf},
-		{"flood", "10,000 changes a second of a sentence each, against 50 ms a request: bound by the requests in flight, or by RPM",
+		{"flood", "10,000 changes a second of a sentence each, for 10 s, against 50 ms a request: bound by the requests in flight, or by RPM",
 			[]string{"in-flight", "rpm"}, (*limitsBench).floodOf},
 		{"replay", "an edit a second, first with nothing else to do, then while a replay with another recipe takes all that the model gives; with 30 edits p99 is the slowest of them",
 			[]string{"endpoint", "minilm"}, (*limitsBench).replayOf},
@@ -61,9 +61,9 @@ Tokens needed are counted from what is stored: each different input once, by the
 
 Where the time went: "to the first request" is from sending the documents until the provider got a request; "unused" is how long the provider's allowance stood full, or a request less than full, while there was work; "after the last answer" is until everything was searchable.
 
-The plain client beside it is what such pipelines usually have, on the same chunks and a provider of its own with the same limits: go-openai, 8 workers, a document a request. A 429, a 5xx or a broken connection is tried again after a random time of up to 1, 2, 4, 8, 16 s (OpenAI's own advice: exponential, with jitter, 6 attempts); then the document is given up, and counts as lost. go-openai does not show it Retry-After. It only embeds, and stores nothing. It is stopped after four times the floor and a minute; what is not done by then is unfinished.`,
+The plain client beside it is what such pipelines usually have, on the same chunks and a provider of its own with the same limits: go-openai, 8 workers, a document a request. A 429, a 5xx or a broken connection is tried again after a random time of up to 1, 2, 4, 8, 16 s (OpenAI's own advice: exponential, with jitter, 6 attempts); then the document is given up, and counts as lost. go-openai does not show it Retry-After. It only embeds, and stores nothing. It is stopped after twice the floor and a minute; what is not done by then is unfinished.`,
 		examples: []example{
-			{"everything; some twenty minutes on a quiet machine", "liverag bench limits"},
+			{"everything; about half an hour, and the machine should have nothing else to do", "liverag bench limits"},
 			{"one scenario, with each request in a file, to see where time goes", "liverag bench limits --scenario thousand --variant settings-1s --requests requests.ndjson"},
 			{"does it all work? a few seconds of each", "liverag bench limits --quick"},
 		},
@@ -73,7 +73,7 @@ The plain client beside it is what such pipelines usually have, on the same chun
 			fs.Var((*stringList)(&b.variants), "variant", "`NAME` of a variant, may be given several times (default: all of each scenario)")
 			fs.IntVar(&b.documents, "documents", 1000, "how many documents")
 			fs.DurationVar(&b.floor, "floor", 50*time.Second, "how long the floor is to be where it can be chosen; documents are as long as that takes")
-			fs.DurationVar(&b.during, "during", 30*time.Second, "how long a phase of edits, or a flood, lasts")
+			fs.DurationVar(&b.during, "during", 30*time.Second, "how long each phase of edits lasts")
 			fs.DurationVar(&b.outage, "outage", 30*time.Second, "how long an outage, or a cut of the limits, lasts")
 			fs.BoolVar(&b.plain, "plain", true, "run the plain client too")
 			fs.BoolVar(&b.quick, "quick", false, "a small size of everything, to see that it works: the figures say little")
@@ -89,7 +89,7 @@ type limitsBench struct {
 	scenarios, variants []string
 	documents           int
 	floor, during       time.Duration
-	outage              time.Duration
+	outage, flooded     time.Duration
 	plain, quick, keep  bool
 	requests            string
 
@@ -169,9 +169,10 @@ func (b *limitsBench) run(ctx context.Context, c *call) (err error) {
 			return &usageError{detail: fmt.Sprintf("there is no variant %q; `liverag help bench limits` lists those of each scenario", name)}
 		}
 	}
+	b.flooded = 10 * time.Second
 	if b.quick {
 		b.documents, b.floor, b.during = min(b.documents, 60), min(b.floor, 2*time.Second), min(b.during, 2*time.Second)
-		b.outage = min(b.outage, time.Second)
+		b.outage, b.flooded = min(b.outage, time.Second), time.Second
 	}
 	if b.requests != "" {
 		if b.timeline, err = os.Create(b.requests); err != nil {
@@ -258,6 +259,7 @@ type allowance struct {
 const (
 	bySettings = "settings" // only the settings have them
 	byHeaders  = "headers"  // OpenAI's headers in each answer, the good ones too
+	byBoth     = "both"     // settings and headers
 	byRefusals = "refusals" // only a 429 says which limit there is, and when to come back
 	byNothing  = "nothing"  // a 429 says nothing but that
 )
@@ -266,7 +268,7 @@ const (
 func (a allowance) provider(tells string) mockprovider.Config {
 	cfg := mockprovider.Config{RPM: a.rpm, TPM: a.tpm, Burst: a.burst, Latency: a.latency, Headers: "none"}
 	switch tells {
-	case byHeaders:
+	case byHeaders, byBoth:
 		cfg.Headers = "openai"
 	case byNothing:
 		cfg.Quiet, cfg.RetryAfter = true, "none"
@@ -277,7 +279,7 @@ func (a allowance) provider(tells string) mockprovider.Config {
 // settings are those of section openai that tell of it.
 func (a allowance) settings(tells string) map[string]any {
 	out := map[string]any{}
-	if tells == bySettings {
+	if tells == bySettings || tells == byBoth {
 		out["rpm"], out["tpm"] = a.rpm, a.tpm
 	}
 	return out

@@ -71,7 +71,7 @@ func (c *limitsCorpus) cut(ctx context.Context, i int) (err error) {
 	return err
 }
 
-// longTexts are n texts of so many tokens each or a paragraph more, of the sentences that `bench` has.
+// longTexts are n texts of about so many tokens each, of the sentences that `bench` has.
 func longTexts(n, tokens int) ([]string, error) {
 	encoding, err := bpe.Load(chunker.CL100K)
 	if err != nil {
@@ -83,10 +83,13 @@ func longTexts(n, tokens int) ([]string, error) {
 		have := 0
 		for more := i; have < tokens; more += n {
 			for paragraph := range strings.SplitAfterSeq(demo.BenchDocument(1, more).Text, "\n\n") {
-				b.WriteString(paragraph)
-				if have += encoding.Count(paragraph); have >= tokens {
+				size := encoding.Count(paragraph)
+				if have+size/2 >= tokens && have > 0 {
+					have = tokens
 					break
 				}
+				b.WriteString(paragraph)
+				have += size
 			}
 		}
 		texts[i] = b.String()

@@ -31,7 +31,7 @@ func (b *limitsBench) floodOf(ctx context.Context, variant string) error {
 		f, perSecond = flooding{inFlight: 2, inputs: 16, rpm: f.rpm / 2}, 500
 	}
 	a := allowance{rpm: f.rpm, burst: time.Second, latency: 50 * time.Millisecond}
-	corpus, err := newLimitsCorpus(ctx, sentences(int(float64(perSecond)*b.during.Seconds())), limitsRecipe{"markdown", 200})
+	corpus, err := newLimitsCorpus(ctx, sentences(int(float64(perSecond)*b.flooded.Seconds())), limitsRecipe{"markdown", 200})
 	if err != nil {
 		return err
 	}

@@ -167,8 +167,7 @@ func (b *limitsBench) floorOf(t *limitsTrial, r *rehearsal) time.Duration {
 
 // result is what the provider says of a client's run.
 func (b *limitsBench) result(t *limitsTrial, client string, r *rehearsal, took time.Duration) (*limitsResult, error) {
-	mock, _ := r.current()
-	stats, requests := mock.Stats(), r.requests()
+	stats, requests := r.settled(), r.requests()
 	floor := b.floorOf(t, r)
 	out := &limitsResult{
 		Scenario: b.scenario, Variant: t.variant, Client: client, Documents: len(t.corpus.texts), Chunks: t.corpus.total,
@@ -182,18 +181,17 @@ func (b *limitsBench) result(t *limitsTrial, client string, r *rehearsal, took t
 	}
 	if len(requests) > 0 {
 		out.add("to the first request", stats.FirstRequest, "s")
-		out.add("unused", t.allowed.unused(requests).Seconds(), "s")
+		if t.allowed.tpm > 0 && t.provider.Schedule == nil && t.provider.Faults == nil {
+			out.add("unused", t.allowed.unused(requests).Seconds(), "s")
+		}
 		out.add("after the last answer", took.Seconds()-stats.LastAnswer, "s")
 	}
 	b.results = append(b.results, out)
 	return out, b.note(t.variant, client, requests)
 }
 
-// unused is for how long the allowance of tokens stood full between the first request and the last that was answered with vectors.
+// unused is for how long an allowance of tokens that never changed stood full between the first request and the last that was answered with vectors.
 func (a allowance) unused(requests []providerRequest) time.Duration {
-	if a.tpm == 0 {
-		return 0
-	}
 	rate := float64(a.tpm) / 60
 	size := rate * a.burst.Seconds()
 	level, wasted, at := size, 0.0, requests[0].at
@@ -221,7 +219,7 @@ func (b *limitsBench) alternative(ctx context.Context, t *limitsTrial) (out *lim
 	if err != nil {
 		return nil, err
 	}
-	longest := 4*b.floorOf(t, r) + time.Minute
+	longest := 2*b.floorOf(t, r) + time.Minute
 	if b.quick {
 		longest = 2*b.floorOf(t, r) + time.Second
 	}
@@ -280,8 +278,8 @@ const besideName = "beside"
 
 func (b *limitsBench) trickleOf(ctx context.Context, variant string) error {
 	a := allowance{rpm: 3, tpm: 10_000, burst: time.Minute, latency: 50 * time.Millisecond}
-	if b.quick { // the same in thirtieths of the time
-		a.rpm, a.tpm, a.burst = 30*a.rpm, 30*a.tpm, a.burst/30
+	if b.quick { // the same in sixtieths of the time
+		a.rpm, a.tpm, a.burst = 60*a.rpm, 60*a.tpm, a.burst/60
 	}
 	texts := make([]string, 47)
 	for i := range texts {

@@ -102,6 +102,16 @@ func (r *rehearsal) current() (*mockprovider.Provider, time.Time) {
 	return r.mock, r.since
 }
 
+// settled are the totals once nothing is being worked on: an answer is counted a moment after its client has it. What hangs is not waited for.
+func (r *rehearsal) settled() mockprovider.Stats {
+	mock, _ := r.current()
+	stats := mock.Stats()
+	for end := time.Now().Add(time.Second); stats.InFlight > 0 && time.Now().Before(end); stats = mock.Stats() {
+		time.Sleep(time.Millisecond)
+	}
+	return stats
+}
+
 // requests are those that ended since the clock was started, in the order in which they came.
 func (r *rehearsal) requests() []providerRequest {
 	r.mu.Lock()
