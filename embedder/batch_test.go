@@ -335,13 +335,15 @@ func TestBatchBadAnswers(t *testing.T) {
 }
 
 func TestBatchTemporaryFailsAll(t *testing.T) {
-	b := embedder.Batch(embeddertest.NewProvider(embeddertest.RateLimited(time.Minute)), embedder.BatchConfig{})
-	_, err := b.Embed(t.Context(), embedder.Index, inputs("doc", 4))
-	var failed *embedder.Error
-	if !errors.As(err, &failed) || !failed.Temporary || failed.RetryAfter != time.Minute || failed.Input != -1 {
-		t.Errorf("got %v", err)
-	}
-	mustAnswer(t, "next", ask(t.Context(), b, embedder.Index, "next"), "next")
+	synctest.Test(t, func(t *testing.T) {
+		b := embedder.Batch(embeddertest.NewProvider(embeddertest.RateLimited(time.Minute)), embedder.BatchConfig{Patience: -1})
+		_, err := b.Embed(t.Context(), embedder.Index, inputs("doc", 4))
+		var failed *embedder.Error
+		if !errors.As(err, &failed) || !failed.Temporary || failed.RetryAfter != time.Minute || failed.Input != -1 {
+			t.Errorf("got %v", err)
+		}
+		mustAnswer(t, "next", ask(t.Context(), b, embedder.Index, "next"), "next")
+	})
 }
 
 func TestBatchCancel(t *testing.T) {

@@ -14,13 +14,14 @@ import (
 //
 // The cache is never the reason for a failure: what can't be read is embedded again, what can't be written is not kept.
 func Cache(inner Embedder, store *VectorCache) *Cached {
-	return &Cached{inner: inner, store: store}
+	return &Cached{inner: inner, store: store, traced: batches(inner)}
 }
 
 // Cached is what [Cache] returns.
 type Cached struct {
 	inner        Embedder
 	store        *VectorCache
+	traced       bool // what is sent is noted below
 	hits, misses atomic.Int64
 }
 
@@ -85,11 +86,7 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 		return vectors, nil
 	}
 	c.misses.Add(int64(len(missing)))
-	below := ctx
-	if usage != nil {
-		below = WithUsage(ctx, nil) // what is sent is noted here
-	}
-	got, err := c.inner.Embed(below, role, missing)
+	got, err := c.inner.Embed(ctx, role, missing)
 	if err == nil {
 		// What is kept for years is looked at first.
 		err = Check(c.Name(), dim, len(missing), got)
@@ -97,12 +94,28 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 	if err != nil {
 		return nil, movedBlame(err, c.Name(), places)
 	}
-	usage.add(c.inner, missing)
+	if !c.traced {
+		usage.add(c.inner, missing)
+	}
 	for k, i := range places {
 		vectors[i] = got[k]
 		c.store.put(keys[k], got[k])
 	}
 	return vectors, nil
+}
+
+// batches tells whether there is a [Batch] in e.
+func batches(e Embedder) bool {
+	for {
+		if _, ok := e.(*Batcher); ok {
+			return true
+		}
+		wrapper, ok := e.(Wrapper)
+		if !ok {
+			return false
+		}
+		e = wrapper.Unwrap()
+	}
 }
 
 // vectorKey is the first half of a SHA-256: among 10⁹ texts two share one with a chance of 10⁻²¹.

@@ -15,11 +15,9 @@ import (
 )
 
 // chain is the wrappers as they stand before a provider.
-func chain(t testing.TB, inner embedder.Embedder, batch embedder.BatchConfig, limit embedder.LimitConfig) embedder.Embedder {
+func chain(t testing.TB, inner embedder.Embedder, batch embedder.BatchConfig) embedder.Embedder {
 	t.Helper()
-	retry := embedder.RetryConfig{Attempts: -1, MaxElapsed: -1}
-	batched := embedder.Batch(embedder.Retry(embedder.Limit(inner, limit), retry), batch)
-	long, err := embedder.Long(embedder.Cache(batched, openCache(t, embedder.CacheConfig{Dir: t.TempDir()})), embedder.LongSplit)
+	long, err := embedder.Long(embedder.Cache(embedder.Batch(inner, batch), openCache(t, embedder.CacheConfig{Dir: t.TempDir()})), embedder.LongSplit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +26,7 @@ func chain(t testing.TB, inner embedder.Embedder, batch embedder.BatchConfig, li
 
 func TestChainConforms(t *testing.T) {
 	embeddertest.Run(t, func() embedder.Embedder {
-		return chain(t, small{Hash: embedder.NewHash(64), t: t, most: 50}, embedder.BatchConfig{}, embedder.LimitConfig{Concurrency: 2})
+		return chain(t, small{Hash: embedder.NewHash(64), t: t, most: 50}, embedder.BatchConfig{})
 	})
 }
 
@@ -50,7 +48,7 @@ func TestChainThroughBadDays(t *testing.T) {
 		}
 		p := embeddertest.NewProvider(script...)
 		p.Latency, p.Poison, p.NamesPoison = 100*time.Millisecond, []string{"poison"}, true
-		e := chain(t, p, embedder.BatchConfig{MaxInputs: 16, Concurrency: 3, Linger: 10 * time.Millisecond}, embedder.LimitConfig{RPM: 600, TPM: 60_000, Concurrency: 3})
+		e := chain(t, p, embedder.BatchConfig{MaxInputs: 16, Concurrency: 3, Linger: 10 * time.Millisecond, Limits: embedder.Limits{RPM: 600, TPM: 60_000}})
 		var all sync.WaitGroup
 		for g := range 20 {
 			all.Go(func() {
@@ -88,7 +86,7 @@ func TestChainThroughBadDays(t *testing.T) {
 // A caller that leaves is not kept by anything in the chain.
 func TestChainCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := chain(t, embeddertest.NewProvider(embeddertest.Hangs(), embeddertest.RateLimited(time.Hour)), embedder.BatchConfig{}, embedder.LimitConfig{})
+		e := chain(t, embeddertest.NewProvider(embeddertest.Hangs(), embeddertest.RateLimited(time.Hour)), embedder.BatchConfig{})
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			start := time.Now()
@@ -102,4 +100,19 @@ func TestChainCancel(t *testing.T) {
 			synctest.Wait()
 		}
 	})
+}
+
+// inAnyMinute is the most that falls into any window of a minute.
+func inAnyMinute(calls []embeddertest.Call, weigh func(embeddertest.Call) int) int {
+	most := 0
+	for i := range calls {
+		n := 0
+		for _, c := range calls[i:] {
+			if c.At.Sub(calls[i].At) < time.Minute {
+				n += weigh(c)
+			}
+		}
+		most = max(most, n)
+	}
+	return most
 }

@@ -7,13 +7,20 @@ func (b *Batcher) Leftovers() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	left := ""
-	if b.flying != 0 {
-		left += fmt.Sprintf("%d in flight, ", b.flying)
+	for _, l := range b.lines {
+		if l.flying != 0 {
+			left += fmt.Sprintf("%d in flight at %s, ", l.flying, l.name)
+		}
+	}
+	if len(b.narrow) != 0 {
+		left += fmt.Sprintf("%d to be narrowed down, ", len(b.narrow))
 	}
 	for lane := range b.queues {
 		for role := range b.queues[lane] {
-			if q := &b.queues[lane][role]; len(q.calls) != 0 || q.inputs != 0 || q.tokens != 0 {
-				left += fmt.Sprintf("%v %v: %d calls, %d inputs, %d tokens, ", Lane(lane), Role(role), len(q.calls), q.inputs, q.tokens)
+			for _, q := range b.queues[lane][role] {
+				if len(q.calls) != 0 || q.inputs != 0 || q.tokens != 0 {
+					left += fmt.Sprintf("%v %v: %d calls, %d inputs, %d tokens, ", Lane(lane), Role(role), len(q.calls), q.inputs, q.tokens)
+				}
 			}
 		}
 	}

@@ -50,12 +50,12 @@ func (m *metered) Embed(ctx context.Context, role embedder.Role, inputs []string
 // a storm of refusals; and a second provider does not wait for the first.
 func TestRegressionThreeRequestsAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		chain := func(m *metered, limit embedder.LimitConfig) embedder.Embedder {
-			return embedder.Batch(embedder.Retry(embedder.Limit(m, limit), embedder.RetryConfig{}), embedder.BatchConfig{MaxTokens: 8000})
+		chain := func(m *metered, limits embedder.Limits) embedder.Embedder {
+			return embedder.Batch(m, embedder.BatchConfig{MaxTokens: 8000, Limits: limits})
 		}
 		slow := &metered{Embedder: embedder.NewHash(64), rpm: 3, tpm: 10_000}
 		free := &metered{Embedder: embedder.NewHash(32), rpm: 1e6, tpm: 1e9}
-		first, second := chain(slow, embedder.LimitConfig{RPM: 3, TPM: 10_000}), chain(free, embedder.LimitConfig{RPM: 1e6, TPM: 1e9})
+		first, second := chain(slow, embedder.Limits{RPM: 3, TPM: 10_000}), chain(free, embedder.Limits{RPM: 1e6, TPM: 1e9})
 		chunks := make([]string, 47)
 		for i := range chunks {
 			chunks[i] = fmt.Sprintf("%03d ", i) + strings.Repeat("word", 399)
@@ -79,13 +79,13 @@ func TestRegressionThreeRequestsAMinute(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		// What goes out last does not have to be earned any more: 16,000 tokens are, at 10,000 a minute.
-		const floor = 96 * time.Second
-		if took := time.Since(began); took > floor+5*time.Second {
+		// 18,800 tokens at 10,000 a minute; what goes out last does not have to be earned any more.
+		const floor = 113 * time.Second
+		if took := time.Since(began); took > floor {
 			t.Errorf("it took %s, and %s are enough", took, floor)
 		}
-		if slow.calls != 3 || slow.refused != 0 {
-			t.Errorf("%d requests, %d of them refused; 3 are enough, and none has to be", slow.calls, slow.refused)
+		if slow.calls > 7 || slow.refused != 0 {
+			t.Errorf("%d requests, %d of them refused; 6 are enough, and none has to be", slow.calls, slow.refused)
 		}
 	})
 }

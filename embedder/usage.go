@@ -3,19 +3,23 @@ package embedder
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
+	"sync/atomic"
 )
 
-// Usage is what calls made under [WithUsage] sent to the model, as far as they succeeded. What a cache had costs nothing. Safe for concurrent use.
+// Usage is what calls made under [WithUsage] sent to the model, as far as it answered. What a cache had costs nothing. Safe for concurrent use.
 type Usage struct {
-	// CountTokens asks for Tokens, which takes the tokenizer's time once more.
+	// CountTokens asks for Tokens also where nobody counts them otherwise, which takes the tokenizer's time once more.
 	CountTokens bool
 
+	begun atomic.Bool
+
 	mu     sync.Mutex
-	traced bool // by a cache or a batch: inputs that are not in sent were not sent
-	sent   map[string]bool
+	traced bool // by a cache or a batch: inputs that are not in went were not sent
+	went   map[string]bool
 	inputs int64
-	tokens int64
+	tokens float64
 }
 
 type usageKey struct{}
@@ -34,7 +38,7 @@ func usageOf(ctx context.Context) *Usage {
 func (u *Usage) Sent(input string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return !u.traced || u.sent[input]
+	return !u.traced || u.went[input]
 }
 
 // Inputs is how many inputs were sent, pieces of long ones counted apart.
@@ -44,11 +48,21 @@ func (u *Usage) Inputs() int64 {
 	return u.inputs
 }
 
-// Tokens is how many tokens were sent, by the model's own tokenizer or else 4 bytes each; 0 without CountTokens.
+// Tokens is how many tokens were sent: as the provider charges for them, where it tells, or else by the model's own tokenizer or 4 bytes each; 0 where nobody counts.
 func (u *Usage) Tokens() int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.tokens
+	return int64(math.Round(u.tokens))
+}
+
+// Begun tells whether any input has been sent, answered or not: until then a call can be taken back at no cost.
+func (u *Usage) Begun() bool { return u.begun.Load() }
+
+// begin notes that an input is being sent.
+func (u *Usage) begin() {
+	if u != nil {
+		u.begun.Store(true)
+	}
 }
 
 // Traced tells whether the calls went through a wrapper that knows what it sends. If they did not, Inputs and Tokens are 0.
@@ -63,23 +77,35 @@ func (u *Usage) add(e Embedder, inputs []string) {
 	if u == nil {
 		return
 	}
-	tokens := int64(0)
-	if u.CountTokens {
-		count := counterOf(e)
-		for _, input := range inputs {
-			tokens += int64(count(input))
-		}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.traced = true
+	for _, input := range inputs {
+		u.note(e, input, 0)
+	}
+}
+
+// sent notes an input that e was sent, which is charged so many tokens; 0: nobody counted.
+func (u *Usage) sent(e Embedder, input string, tokens float64) {
+	if u == nil {
+		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.traced = true
-	if u.sent == nil {
-		u.sent = make(map[string]bool, len(inputs))
+	u.note(e, input, tokens)
+}
+
+// note needs mu.
+func (u *Usage) note(e Embedder, input string, tokens float64) {
+	if u.went == nil {
+		u.went = make(map[string]bool)
 	}
-	for _, input := range inputs {
-		u.sent[input] = true
+	u.went[input] = true
+	u.inputs++
+	if tokens == 0 && u.CountTokens {
+		tokens = float64(counterOf(e)(input))
 	}
-	u.inputs += int64(len(inputs))
 	u.tokens += tokens
 }
 
@@ -91,8 +117,8 @@ func (u *Usage) pieces(input string, pieces []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, piece := range pieces {
-		if u.sent[piece] {
-			u.sent[input] = true
+		if u.went[piece] {
+			u.went[input] = true
 		}
 	}
 }

@@ -1,0 +1,69 @@
+package embedder
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// breakAfter failures in a row, and nothing but failures, an endpoint counts as down.
+	breakAfter = 5
+	// firstBreak is how long it is then left alone, about; it doubles with each try in vain, up to longestBreak.
+	firstBreak, longestBreak = time.Second, time.Minute
+	// firstRefused is the same for an endpoint that refuses us whatever we send: somebody has to do something first.
+	firstRefused, longestRefused = 15 * time.Second, 5 * time.Minute
+)
+
+// breaker keeps requests from an endpoint that only fails. Closed, it lets all pass; open, none until the next try is due, which is one request.
+type breaker struct {
+	failures int // in a row
+	state    State
+	since    time.Time
+	next     time.Time
+	wait     time.Duration
+	trying   bool
+	err      error // why it is open
+}
+
+func (b *breaker) open() bool { return b.state == Down || b.state == Refused }
+
+// lets tells whether a request may go, and else when the next try is.
+func (b *breaker) lets(now time.Time) (ok bool, next time.Time) {
+	switch {
+	case !b.open():
+		return true, time.Time{}
+	case b.trying:
+		return false, now.Add(longestBreak) // its end comes first
+	}
+	return !now.Before(b.next), b.next
+}
+
+// succeed closes it.
+func (b *breaker) succeed(now time.Time) {
+	if b.open() {
+		b.state, b.since = Ready, now
+	}
+	b.failures, b.wait, b.trying, b.err = 0, 0, false, nil
+}
+
+// fail notes a failure that is no input's fault, and opens the breaker if it is one too many.
+func (b *breaker) fail(err *Error, trial bool, now time.Time) {
+	b.failures++
+	if b.open() && !trial || !b.open() && !err.Account && b.failures < breakAfter {
+		return
+	}
+	state, first, longest := Down, firstBreak, longestBreak
+	if err.Account {
+		state, first, longest = Refused, firstRefused, longestRefused
+	}
+	if state != b.state {
+		b.state, b.since, b.wait = state, now, 0
+	}
+	if trial {
+		b.trying = false
+	}
+	b.err = err
+	b.wait = min(max(2*b.wait, first), longest)
+	// Many processes have seen the same outage: they don't come back together.
+	b.next = now.Add(max(err.RetryAfter, b.wait*3/4+rand.N(b.wait/2)))
+}

@@ -1,0 +1,493 @@
+package embedder
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// Limits are what is known beforehand of what a provider allows. The zero value: nothing, which is right for a provider that tells it with its answers, and for a model of our own.
+type Limits struct {
+	// RPM and TPM are requests and tokens a minute. Defaults to 0: not known. Where the provider tells lower ones, those are kept to.
+	RPM, TPM int
+	// Burst is how long a time's allowance may be used at once after a pause. Defaults to 1 second, until the provider tells otherwise.
+	Burst time.Duration
+}
+
+// bucket is our account of one allowance. What is taken may exceed what is there: one that is overdrawn has to fill again first.
+type bucket struct {
+	rate  float64 // a second; 0: no limit is known
+	size  float64
+	level float64
+	at    time.Time
+	// A fixed window: nothing comes back until full, and then all of it, once every window. 0: it fills evenly.
+	window time.Duration
+	full   time.Time
+	// moved is the sum of all corrections, so that what was noted before one can be compared with what is told after it.
+	moved float64
+}
+
+func newBucket(rate float64, burst time.Duration, now time.Time) bucket {
+	size := max(1, rate*burst.Seconds())
+	return bucket{rate: rate, size: size, level: size, at: now}
+}
+
+// fill brings the level up to now.
+func (b *bucket) fill(now time.Time) {
+	passed := now.Sub(b.at)
+	b.at = now
+	if b.rate == 0 {
+		return
+	}
+	if b.window == 0 {
+		b.level = max(b.level, min(b.size, b.level+passed.Seconds()*b.rate))
+		return
+	}
+	if !now.Before(b.full) {
+		b.level = b.size
+		b.full = b.full.Add(b.window * (1 + now.Sub(b.full)/b.window))
+	}
+}
+
+// wait is how long until n may be taken and keep be left.
+func (b *bucket) wait(n, keep float64, now time.Time) time.Duration {
+	if b.rate == 0 {
+		return 0
+	}
+	b.fill(now)
+	// It fills in floating point: a billionth of a token is not worth another timer.
+	lack := min(n+keep, b.size) - b.level
+	if lack <= 1e-9*b.size {
+		return 0
+	}
+	if b.window > 0 {
+		return max(b.full.Sub(now), 1)
+	}
+	return time.Duration(math.Ceil(lack / b.rate * float64(time.Second)))
+}
+
+// room is how much may be taken so that keep is left; infinite where there is no limit.
+func (b *bucket) room(keep float64, now time.Time) float64 {
+	if b.rate == 0 {
+		return math.Inf(1)
+	}
+	b.fill(now)
+	return b.level - keep
+}
+
+// move corrects the level.
+func (b *bucket) move(by float64) {
+	b.level += by
+	b.moved += by
+}
+
+// kept is how much of a bucket is left for live work by others: enough for a few requests of it, or a part of a small bucket; and at the beginning of a
+// window more than at its end, since nothing comes back before.
+func (b *bucket) kept(few float64, now time.Time) float64 {
+	keep := min(few, b.size/4)
+	if b.window > 0 {
+		keep = max(keep, b.size/20*min(1, float64(b.full.Sub(now))/float64(b.window)))
+	}
+	return keep
+}
+
+// account is a pair of buckets.
+type account struct{ requests, tokens bucket }
+
+// mark is where an account stood when a request had just been charged to it.
+type mark struct{ level, moved float64 }
+
+func (b *bucket) mark() mark { return mark{b.level, b.moved} }
+
+// budget is our account of what a provider allows: what the settings say, what the provider tells, and what was learned from its refusals where it tells nothing. A
+// request has to fit into all of them.
+type budget struct {
+	limits  Limits
+	own     account // of the settings
+	told    account // of the provider
+	learned lesson
+	stated  bool // the provider says what is left
+
+	notBefore time.Time // nothing is sent until then: the provider's word, or our patience after refusals that came without one
+	refusals  int       // in a row
+
+	factor float64 // what the provider charges for a token that we count
+	spread float64 // how far off that is for a request, in tokens
+
+	liveSeen   time.Time // when live work was last sent
+	liveTokens float64   // of a request of it, about
+}
+
+func newBudget(limits Limits, now time.Time) budget {
+	burst := limits.Burst
+	if burst <= 0 {
+		burst = time.Second
+	}
+	b := budget{limits: limits, factor: 1}
+	b.own = account{newBucket(float64(limits.RPM)/60, burst, now), newBucket(float64(limits.TPM)/60, burst, now)}
+	b.told = account{bucket{at: now}, bucket{at: now}}
+	b.learned = lesson{account: account{bucket{at: now}, bucket{at: now}}}
+	return b
+}
+
+// each calls f for every bucket that counts. The settings' count where they ask for less than the provider says, whose own account is the better one otherwise.
+func (b *budget) each(f func(bucket *bucket, tokens bool)) {
+	if b.told.requests.rate == 0 || b.own.requests.rate < .99*b.told.requests.rate {
+		f(&b.own.requests, false)
+	}
+	if b.told.tokens.rate == 0 || b.own.tokens.rate < .99*b.told.tokens.rate {
+		f(&b.own.tokens, true)
+	}
+	f(&b.told.requests, false)
+	f(&b.told.tokens, true)
+	f(&b.learned.requests, false)
+	f(&b.learned.tokens, true)
+}
+
+// rates are the requests and tokens a second that are allowed; infinite where no limit is known.
+func (b *budget) rates() (requests, tokens float64) {
+	requests, tokens = math.Inf(1), math.Inf(1)
+	b.each(func(bucket *bucket, isTokens bool) {
+		switch {
+		case bucket.rate == 0:
+		case isTokens:
+			tokens = min(tokens, bucket.rate)
+		default:
+			requests = min(requests, bucket.rate)
+		}
+	})
+	return requests, tokens
+}
+
+// liveMemory is for how long after live work some of the allowance is kept for more of it.
+const liveMemory = time.Minute
+
+// keep is how many requests and tokens of an allowance a lane leaves to live work.
+func (b *budget) keep(lane Lane, bucket *bucket, tokens bool, now time.Time) float64 {
+	if lane == Live || b.liveSeen.IsZero() || now.Sub(b.liveSeen) > liveMemory {
+		return 0
+	}
+	if tokens {
+		return bucket.kept(2*b.liveTokens, now)
+	}
+	return bucket.kept(2, now)
+}
+
+// margin is how many tokens are not used because the provider may count more than we do.
+func (b *budget) margin(flying int) float64 { return 2 * b.spread * math.Sqrt(1+float64(flying)) }
+
+// wait is how long a request of at least so many tokens has to wait.
+func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time.Duration {
+	wait := b.notBefore.Sub(now)
+	b.learned.grow(now)
+	b.each(func(bucket *bucket, isTokens bool) {
+		n, keep := 1.0, b.keep(lane, bucket, isTokens, now)
+		if isTokens {
+			n = tokens
+			keep += min(b.margin(flying), bucket.size/8)
+		}
+		wait = max(wait, bucket.wait(n, keep, now))
+	})
+	return max(wait, 0)
+}
+
+// room is how many tokens a request may have now.
+func (b *budget) room(lane Lane, flying int, now time.Time) float64 {
+	room := math.Inf(1)
+	b.each(func(bucket *bucket, isTokens bool) {
+		if isTokens {
+			room = min(room, bucket.room(b.keep(lane, bucket, true, now)+min(b.margin(flying), bucket.size/8), now))
+		}
+	})
+	return room
+}
+
+// largest is how many tokens a request may ever have: more than a full allowance has, a provider refuses for good.
+func (b *budget) largest() float64 {
+	if b.told.tokens.rate > 0 {
+		return b.told.tokens.size
+	}
+	if b.own.tokens.rate > 0 {
+		return 60 * b.own.tokens.rate
+	}
+	return math.Inf(1)
+}
+
+// aim is how many tokens a request is worth waiting for while tokens are what is short: so many that requests don't run out first, and that there are not more than ten a second.
+func (b *budget) aim() float64 {
+	requests, tokens := b.rates()
+	if math.IsInf(tokens, 1) {
+		return 0
+	}
+	return max(tokens/requests, tokens/10)
+}
+
+// scarce tells whether requests are what is short: then no place in one should stay empty.
+func (b *budget) scarce(now time.Time) bool {
+	scarce := false
+	b.each(func(bucket *bucket, isTokens bool) {
+		if !isTokens && bucket.rate > 0 {
+			bucket.fill(now)
+			scarce = scarce || bucket.level < 2
+		}
+	})
+	return scarce
+}
+
+// charge is what was set apart for a request, and how things stood then.
+type charge struct {
+	sent    time.Time
+	counted float64 // tokens, by our count
+	tokens  float64 // by what the provider will charge for them, as far as we know
+	// Where the provider's account stood.
+	requestsMark, tokensMark mark
+	// The refusal that had taught us last, and what had been sent since.
+	refusal                  int
+	sentRequests, sentTokens float64
+}
+
+// take charges a request.
+func (b *budget) take(lane Lane, counted float64, now time.Time) charge {
+	c := charge{sent: now, counted: counted, tokens: counted * b.factor}
+	b.learned.note(&c)
+	for _, a := range []*account{&b.own, &b.told, &b.learned.account} {
+		a.requests.fill(now)
+		a.tokens.fill(now)
+		a.requests.level--
+		a.tokens.level -= c.tokens
+	}
+	c.requestsMark, c.tokensMark = b.told.requests.mark(), b.told.tokens.mark()
+	if lane == Live {
+		if b.liveSeen.IsZero() {
+			b.liveTokens = c.tokens
+		}
+		b.liveSeen = now
+		b.liveTokens += (c.tokens - b.liveTokens) / 8
+	}
+	return c
+}
+
+// settle learns from an answer. failed is its *Error, nil for vectors.
+func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
+	charged := c.tokens
+	if r.Charged > 0 && failed == nil && c.counted > 0 {
+		charged = float64(r.Charged)
+		off := c.tokens - charged
+		for _, a := range []*account{&b.own, &b.learned.account} {
+			a.tokens.level += off
+		}
+		if !b.stated {
+			b.told.tokens.move(off)
+		}
+		// The first answers say nearly all there is to say; later ones are averaged.
+		ratio := charged / c.counted
+		if b.factor == 1 {
+			b.factor = ratio
+		}
+		b.factor += (ratio - b.factor) / 8
+		b.spread += (math.Abs(charged-c.counted*b.factor) - b.spread) / 8
+	}
+	if r.Calls > 1 {
+		for _, a := range []*account{&b.own, &b.told, &b.learned.account} {
+			a.requests.level -= float64(r.Calls - 1)
+		}
+	}
+	b.told.requests.tell(r.Requests, c.requestsMark, c.sent, now)
+	b.told.tokens.tell(r.Tokens, c.tokensMark, c.sent, now)
+	b.stated = b.stated || r.Requests.State || r.Tokens.State
+
+	switch {
+	case failed == nil:
+		b.refusals = 0
+	case failed.Throttled:
+		b.throttled(c, r, failed, now)
+	}
+	if failed != nil && failed.RetryAfter > 0 {
+		if until := now.Add(failed.RetryAfter); until.After(b.notBefore) {
+			b.notBefore = until
+		}
+	}
+}
+
+const (
+	// firstPause is the longest wait after a refusal for too much that says no time; it doubles with each further one, up to longestPause.
+	firstPause   = 250 * time.Millisecond
+	longestPause = 30 * time.Second
+)
+
+// throttled takes a 429 to heart: whatever we thought, the provider's allowance is used up.
+func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
+	for _, a := range []*account{&b.own, &b.learned.account} {
+		a.requests.level, a.tokens.level = min(a.requests.level, 0), min(a.tokens.level, 0)
+	}
+	if !r.Requests.State && !r.Tokens.State {
+		for _, bucket := range []*bucket{&b.told.requests, &b.told.tokens} {
+			if bucket.level > 0 {
+				bucket.move(-bucket.level)
+			}
+		}
+	}
+	if c.sent.Before(b.notBefore) && now.Before(b.notBefore) {
+		return // it was under way when an earlier one was refused: the same news
+	}
+	b.refusals++
+	if !b.stated {
+		b.learned.refuse(c, now)
+	}
+	if failed.RetryAfter <= 0 && !r.Requests.State && !r.Tokens.State {
+		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
+		b.notBefore = now.Add(longest/2 + rand.N(longest/2+1))
+	}
+}
+
+// tell takes over what the provider told of an allowance. at is where our account of it stood when the request had been charged, at the time sent.
+func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
+	b.fill(now)
+	per := t.Per
+	if per <= 0 {
+		per = time.Minute
+	}
+	if t.Limit > 0 {
+		rate := t.Limit / per.Seconds()
+		if math.Abs(rate-b.rate) > .01*b.rate {
+			known := b.rate > 0
+			b.rate, b.window = rate, 0
+			// Until it is told what a pause leaves us, a second's worth is.
+			b.size = max(1, rate)
+			if !known && !t.State {
+				b.move(-b.level) // whoever tells without saying what is left has just refused us
+			}
+		}
+	}
+	if !t.State || b.rate == 0 {
+		return
+	}
+	if t.Reset > 0 || t.Left >= t.Limit {
+		// Filling evenly it is full again at Reset, so that tells its size. One that is not full by then at that pace gets all of it at once.
+		size := t.Left + b.rate*t.Reset.Seconds()
+		if t.Limit > 0 && size > 1.02*t.Limit+b.rate*resetRounding.Seconds() {
+			b.window = per
+		}
+		if b.window > 0 {
+			b.size, b.full = t.Limit, now.Add(t.Reset)
+		} else {
+			b.size = max(1, t.Left, min(size, max(t.Limit, 1)))
+		}
+	}
+	if b.window > 0 && sent.Before(b.full.Add(-b.window)) {
+		return // of the window before this one
+	}
+	b.move(t.Left - (at.level + b.moved - at.moved))
+	if b.level > b.size {
+		b.move(b.size - b.level)
+	}
+}
+
+// resetRounding is by how much a told reset may be too long because it was rounded up.
+const resetRounding = time.Second
+
+// lesson is what a provider that tells nothing taught us by refusing. At a refusal nothing of its allowance is left; so what it took between one and the next is what it
+// allows in that time, whatever may be saved up over a pause.
+type lesson struct {
+	account
+	number int       // how many refusals counted
+	since  time.Time // when the last of them was sent, or else the first request of all
+	// What was sent since.
+	sentRequests, sentTokens float64
+
+	quiet time.Duration
+	grows time.Time // when the pace last grew, or may begin to
+	grown bool      // since the last refusal
+	sure  bool      // the pace was measured between two refusals
+	vain  int       // refusals in a row at a pace that had been measured and not grown since
+	deaf  time.Time // nothing is learned until then: the refusals have nothing to do with the pace
+}
+
+const (
+	// learnedCaution keeps below what was measured.
+	learnedCaution = .98
+	// learnedBurst is how long a time's allowance may be used at once.
+	learnedBurst = 100 * time.Millisecond
+	// quietFirst is how long a measured pace is kept before more is tried, and doubles while nothing more is found, up to quietLongest.
+	quietFirst, quietLongest = 30 * time.Second, 10 * time.Minute
+	// vainMost refusals in a row at a measured pace, each of which lowered it, and it is not the pace that is refused.
+	vainMost = 3
+	// measuredWithin: over a longer time than this the limits may have changed in between.
+	measuredWithin = time.Minute
+)
+
+// note counts a request that is being sent.
+func (l *lesson) note(c *charge) {
+	if l.since.IsZero() {
+		l.since = c.sent
+	}
+	c.refusal, c.sentRequests, c.sentTokens = l.number, l.sentRequests, l.sentTokens
+	l.sentRequests++
+	l.sentTokens += c.tokens
+}
+
+// refuse learns from a refusal.
+func (l *lesson) refuse(c charge, now time.Time) {
+	if c.refusal != l.number {
+		return // it was under way when another one was refused: no news
+	}
+	l.number++
+	if now.Before(l.deaf) {
+		return
+	}
+	if l.vain++; !l.sure || l.grown {
+		l.vain = 0
+	}
+	if l.vain == vainMost {
+		l.pace(0, 0)
+		l.sure, l.vain, l.deaf, l.since = false, 0, now.Add(quietLongest), time.Time{}
+		return
+	}
+	passed := max(c.sent.Sub(l.since).Seconds(), .1)
+	requests, tokens := max(c.sentRequests, .5)/passed, max(c.sentTokens, c.tokens/2)/passed
+	switch {
+	case l.requests.rate == 0:
+		// What was saved up before the beginning is in it too.
+		requests, tokens, l.sure = requests/2, tokens/2, false
+	case passed > measuredWithin.Seconds():
+		requests, tokens, l.sure = min(requests, .8*l.requests.rate), min(tokens, .8*l.tokens.rate), false
+	default:
+		if l.sure && math.Abs(tokens-l.tokens.rate) < .2*l.tokens.rate {
+			l.quiet = min(2*l.quiet, quietLongest)
+		} else {
+			l.quiet = quietFirst
+		}
+		l.sure = true
+	}
+	l.pace(learnedCaution*requests, learnedCaution*tokens)
+	l.requests.level, l.tokens.level = 0, 0
+	l.since, l.sentRequests, l.sentTokens = c.sent, 0, 0
+	l.grows, l.grown = now, false
+	if l.sure {
+		l.grows = now.Add(l.quiet)
+	}
+}
+
+func (l *lesson) pace(requests, tokens float64) {
+	l.requests.rate, l.tokens.rate = requests, tokens
+	l.requests.size = max(1, requests*learnedBurst.Seconds())
+	l.tokens.size = max(1, tokens*learnedBurst.Seconds())
+}
+
+// grow tries for more, after a while: the limits may have been raised, or be higher than they seemed.
+func (l *lesson) grow(now time.Time) {
+	passed := now.Sub(l.grows)
+	if l.requests.rate == 0 || passed < time.Second/4 {
+		return
+	}
+	faster := 1.05
+	if !l.sure {
+		faster = 1.3
+	}
+	passed = min(passed, 2*time.Second) // in a longer time nobody asked, and nothing was tried
+	l.requests.fill(now)
+	l.tokens.fill(now)
+	factor := math.Pow(faster, passed.Seconds())
+	l.pace(l.requests.rate*factor, l.tokens.rate*factor)
+	l.grows, l.grown = now, true
+}

@@ -1,0 +1,747 @@
+package embedder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// flight is a request.
+type flight struct {
+	line   *line
+	ctx    context.Context
+	cancel context.CancelFunc
+	role   Role
+	lane   Lane
+	share  *Share
+	parts  []part
+	tokens int // by our count
+	calls  int // that still wait for it
+	charge charge
+	trial  bool // whether its endpoint is back
+
+	inquiry *inquiry // nil unless it is part of one that was refused
+}
+
+// part is an input of a request and the places that want its vector.
+type part struct {
+	input  string
+	tokens int
+	owners []owner
+}
+
+type owner struct {
+	call  *call
+	index int
+}
+
+// inquiry finds out which inputs of a refused request are to blame, by smaller requests.
+type inquiry struct {
+	pending int  // requests, in flight or to come
+	arrived bool // an input has come back with a vector
+	alone   []failedPart
+	given   error // it was given up, since nothing that was tried went through
+}
+
+type failedPart struct {
+	part
+	err error
+}
+
+// maxAlone is how many inputs of a request are tried alone, all in vain, before the failure is taken for nobody's fault.
+const maxAlone = 8
+
+// deaf tells whether no endpoint is to be asked for now.
+func (b *Batcher) deaf() bool {
+	return !slices.ContainsFunc(b.lines, func(l *line) bool { return !l.breaker.open() })
+}
+
+// dispatch starts every request that may start now, and sets the timer for the next one. It needs mu.
+func (b *Batcher) dispatch() {
+	if b.timer != nil {
+		b.timer.Stop()
+		b.timer = nil
+	}
+	now := time.Now()
+	var due time.Time
+	for {
+		due = time.Time{}
+		later := func(at time.Time) {
+			if due.IsZero() || at.Before(due) {
+				due = at
+			}
+		}
+		for _, l := range b.lines {
+			l.unhold(now)
+		}
+		if !b.start(now, later) {
+			break
+		}
+	}
+	if !due.IsZero() {
+		b.timer = time.AfterFunc(max(due.Sub(now), 0), func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.dispatch()
+		})
+	}
+}
+
+// start sends the most urgent request if it may go, and tells whether there may be another one to go.
+func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
+	for len(b.narrow) > 0 {
+		f := b.narrow[0]
+		if f.parts = wanted(f.parts); len(f.parts) == 0 || f.inquiry.given != nil {
+			b.narrow = b.narrow[1:]
+			b.fail(f.parts, f.inquiry.given, false)
+			b.inquired(f.inquiry)
+			continue
+		}
+		f.tokens = 0
+		for _, p := range f.parts {
+			f.tokens += p.tokens
+		}
+		l, held := b.admit(f.lane, f.role, float64(f.tokens), now, later)
+		if l != nil {
+			b.narrow = b.narrow[1:]
+			return b.send(f, l, now)
+		}
+		if held > 0 {
+			return false
+		}
+		break
+	}
+	for _, q := range b.order() {
+		if len(q.calls) == 0 {
+			continue
+		}
+		if b.hopeless(q, now) {
+			return true
+		}
+		if wait := max(b.lingers(q, now), q.share.wait(now)); wait > 0 {
+			later(now.Add(wait))
+			continue
+		}
+		if until := b.purse[q.role].until; now.Before(until) {
+			later(until)
+			continue
+		}
+		least := b.least(q)
+		l, held := b.admit(q.lane, q.role, least, now, later)
+		switch {
+		case l != nil:
+			return b.send(b.take(q, l, least, now), l, now)
+		case held > b.cfg.QueryPatience && q.role == Query && b.cfg.QueryPatience > 0:
+			err := &Error{Op: b.Name(), Temporary: true, Throttled: true, RetryAfter: held, Input: -1, Err: fmt.Errorf("the provider's allowance is used up for %s", held.Round(time.Second))}
+			b.failQueue(q, err)
+			return true
+		case held > 0:
+			return false // nothing overtakes: what a later lane took now, this one would lack
+		}
+	}
+	return false
+}
+
+// hopeless fails the calls of a queue that no endpoint can serve for now: a question is better told at once, and work for a provider that refuses us needs somebody to
+// look after it. It tells whether it did.
+func (b *Batcher) hopeless(q *queue, now time.Time) bool {
+	var last *line
+	for _, l := range b.lines {
+		ok, _ := l.breaker.lets(now)
+		if ok || q.role == Index && l.breaker.state != Refused {
+			return false
+		}
+		last = l
+	}
+	b.failQueue(q, fmt.Errorf("%s is tried again at %s; the last time: %w", last.name, last.breaker.next.UTC().Format(time.RFC3339), last.breaker.err))
+	return true
+}
+
+func (b *Batcher) failQueue(q *queue, err error) {
+	for _, c := range slices.Clone(q.calls) {
+		b.finish(c, reindexed(err, b.Name(), -1))
+	}
+}
+
+// order is the queues, the most urgent first.
+func (b *Batcher) order() []*queue {
+	out := make([]*queue, 0, 2*int(lanes))
+	out = append(append(out, b.queues[Live][Query]...), b.queues[Live][Index]...)
+	first, second := Replay, Backfill
+	if b.turns%8 == 7 {
+		first, second = second, first
+	}
+	for _, role := range [...]Role{Query, Index} {
+		out = append(append(out, b.queues[first][role]...), b.queues[second][role]...)
+	}
+	return out
+}
+
+// lingers is how long a queue waits for more inputs before a request is worth sending.
+func (b *Batcher) lingers(q *queue, now time.Time) time.Duration {
+	linger := b.cfg.Linger
+	if linger <= 0 || q.role == Query || q.inputs >= b.cfg.MaxInputs || b.cfg.MaxTokens > 0 && q.tokens >= b.cfg.MaxTokens || q.gap > 2*linger {
+		return 0
+	}
+	idle := true
+	for _, l := range b.lines {
+		idle = idle && l.flying == 0
+		if l.takes > 0 {
+			linger = min(linger, l.takes/4)
+		}
+	}
+	if idle {
+		return 0
+	}
+	return linger - now.Sub(q.since)
+}
+
+// least is how many tokens a queue's next request should have at least, by our count: what is there, but not more than is worth waiting for.
+func (b *Batcher) least(q *queue) float64 {
+	if b.count == nil {
+		return 0
+	}
+	budget := &b.lines[0].budget
+	want := float64(q.tokens)
+	if b.cfg.MaxTokens > 0 {
+		want = min(want, float64(b.cfg.MaxTokens))
+	}
+	aim := budget.aim() / budget.factor
+	if q.role == Query {
+		aim = 0
+	}
+	return max(min(want, aim, budget.largest()/budget.factor), float64(q.calls[0].first()))
+}
+
+// first is the tokens of the input that is next.
+func (c *call) first() int {
+	if len(c.again) > 0 {
+		return c.cost(c.again[0])
+	}
+	for i := c.next; i < len(c.inputs); i++ {
+		if c.vectors[i] == nil {
+			return c.cost(i)
+		}
+	}
+	return 0
+}
+
+// admit finds the endpoint that a request of so many tokens may go to now. Without one, held is how long it has to wait for an allowance; 0: for a request that comes back.
+func (b *Batcher) admit(lane Lane, role Role, counted float64, now time.Time, later func(time.Time)) (l *line, held time.Duration) {
+	for _, l := range b.lines {
+		ok, next := l.breaker.lets(now)
+		if !ok {
+			later(next)
+			continue
+		}
+		trial := l.breaker.open()
+		if !trial && l.flying >= l.slots(lane, role) {
+			return nil, 0
+		}
+		if wait := l.budget.wait(lane, counted*l.budget.factor, l.flying, now); wait > 0 {
+			later(now.Add(wait))
+			l.hold(now.Add(wait), now)
+			if trial {
+				continue
+			}
+			return nil, wait
+		}
+		return l, 0
+	}
+	return nil, 0
+}
+
+// take puts the next request together, of as many tokens as there are to be had, and at least the least that was admitted, even if more than a full allowance: the calls of the queue take turns, a few inputs each. Where requests are what is short, other queues fill what is left of it.
+func (b *Batcher) take(q *queue, l *line, least float64, now time.Time) *flight {
+	f := &flight{role: q.role, lane: q.lane, share: q.share}
+	size := min(b.cfg.MaxInputs, q.inputs)
+	load := &load{
+		flight: f, places: make(map[string]int, size), owners: make([]owner, 0, size), most: b.cfg.MaxInputs,
+		room: max(l.budget.room(q.lane, l.flying, now)/l.budget.factor, least),
+	}
+	f.parts = make([]part, 0, size)
+	load.room = min(load.room, l.budget.largest()/l.budget.factor)
+	if b.cfg.MaxTokens > 0 {
+		load.room = min(load.room, float64(b.cfg.MaxTokens))
+	}
+	// Values of the first call's ctx (a trace, a logger) go along; its end does not.
+	f.ctx, f.cancel = context.WithCancel(WithLane(context.WithoutCancel(q.calls[0].ctx), q.lane))
+	if q.lane > Live {
+		if len(b.waiting(Replay)) > 0 && len(b.waiting(Backfill)) > 0 || b.turns%8 == 7 {
+			b.turns++
+		}
+	}
+	b.fill(load, q)
+	if q.role == Index && !load.full && l.budget.scarce(now) {
+		for _, other := range b.order() {
+			if other != q && other.role == Index && len(other.calls) > 0 && other.share.wait(now) == 0 {
+				b.fill(load, other)
+			}
+		}
+	}
+	// Queues of one lane and role take turns too.
+	if all := b.queues[q.lane][q.role]; len(all) > 1 {
+		if i := slices.Index(all, q); i >= 0 {
+			copy(all[i:], all[i+1:])
+			all[len(all)-1] = q
+		}
+	}
+	return f
+}
+
+func (b *Batcher) waiting(lane Lane) []*queue {
+	var out []*queue
+	for _, q := range b.queues[lane][Index] {
+		if len(q.calls) > 0 {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+// load is a request that is being filled.
+type load struct {
+	flight *flight
+	places map[string]int // of inputs among the parts
+	owners []owner        // room for most parts' only owner
+	most   int            // parts
+	room   float64        // tokens
+	full   bool
+}
+
+// fill loads from one queue.
+func (b *Batcher) fill(l *load, q *queue) {
+	f := l.flight
+	turn := max(1, b.cfg.MaxInputs/8)
+	for !l.full && len(q.calls) > 0 {
+		c := q.calls[0]
+		if c.company > 0 {
+			if len(f.parts) >= c.company {
+				l.full = true
+				break
+			}
+			l.most = min(l.most, c.company)
+		}
+		joined := false
+		for n := 0; n < turn && c.waiting > 0; {
+			again := len(c.again) > 0
+			i := c.next
+			if again {
+				i = c.again[0]
+			} else if c.vectors[i] != nil {
+				c.next++
+				continue // blank
+			}
+			input, cost := c.inputs[i], c.cost(i)
+			at, known := l.places[input]
+			if !known {
+				if len(f.parts) >= l.most || len(f.parts) > 0 && float64(f.tokens+cost) > l.room+.5 {
+					l.full = true
+					break
+				}
+				at = len(f.parts)
+				l.places[input] = at
+				if len(l.owners) < cap(l.owners) {
+					l.owners = append(l.owners, owner{c, i})
+					f.parts = append(f.parts, part{input: input, tokens: cost, owners: l.owners[len(l.owners)-1 : len(l.owners) : len(l.owners)]})
+				} else {
+					f.parts = append(f.parts, part{input: input, tokens: cost, owners: []owner{{c, i}}})
+				}
+				f.tokens += cost
+			} else {
+				f.parts[at].owners = append(f.parts[at].owners, owner{c, i})
+			}
+			if again {
+				c.again = c.again[1:]
+			} else {
+				c.next++
+			}
+			joined = true
+			c.waiting--
+			q.inputs--
+			q.tokens -= cost
+			n++
+		}
+		if joined {
+			b.board(f, c)
+		}
+		switch {
+		case c.waiting == 0:
+			q.calls = slices.Delete(q.calls, 0, 1)
+		case joined:
+			q.calls = append(slices.Delete(q.calls, 0, 1), c)
+		}
+	}
+	if len(q.calls) > 0 {
+		q.since = time.Now()
+	}
+	b.close(q)
+}
+
+// board notes that a call has inputs in a request.
+func (b *Batcher) board(f *flight, c *call) {
+	c.usage.begin()
+	if n := len(c.flights); n == 0 || c.flights[n-1] != f {
+		c.flights = append(c.flights, f)
+		f.calls++
+	}
+}
+
+// send lets a request go, unless there is no money for it; and tells whether there may be another.
+func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
+	if b.cfg.Purse != nil {
+		if until, why := b.cfg.Purse.Take(f.role, int64(math.Ceil(float64(f.tokens)*l.budget.factor))); !until.IsZero() {
+			p := &b.purse[f.role]
+			if !now.Before(p.until) {
+				p.since = now
+			}
+			p.until, p.why = until, why
+			b.putBack(f, now)
+			return true
+		}
+	}
+	f.line = l
+	f.charge = l.budget.take(f.lane, float64(f.tokens), now)
+	f.trial = l.breaker.open()
+	l.breaker.trying = f.trial
+	l.flying++
+	l.total.requests++
+	requests, tokens := l.budget.rates()
+	if seconds := max(1/requests, f.charge.tokens/tokens); seconds > 0 {
+		f.share.use(time.Duration(seconds * float64(time.Second)))
+	}
+	go b.fly(f)
+	return true
+}
+
+// putBack undoes a request that did not go.
+func (b *Batcher) putBack(f *flight, now time.Time) {
+	f.cancel()
+	if f.inquiry != nil {
+		b.inquired(f.inquiry)
+	}
+	for _, c := range b.unload(f) {
+		b.push(c, true)
+	}
+}
+
+// fly brings a request home and makes room for the next.
+func (b *Batcher) fly(f *flight) {
+	defer f.cancel()
+	inputs := make([]string, len(f.parts))
+	for i := range f.parts {
+		inputs[i] = f.parts[i].input
+	}
+	vectors, report, err := f.line.embed(f.ctx, f.role, inputs)
+	if err == nil && len(vectors) != len(inputs) {
+		err = Check(b.Name(), b.Dim(), len(inputs), vectors)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.land(f, vectors, report, err)
+	b.dispatch()
+}
+
+// land settles what becomes of each part.
+func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error) {
+	now := time.Now()
+	l := f.line
+	l.flying--
+	var failed *Error
+	known := errors.As(err, &failed)
+	if err != nil && !known {
+		failed = &Error{Op: b.Name(), Input: -1, Err: err}
+	}
+	took := now.Sub(f.charge.sent)
+	if requests, tokens := l.budget.rates(); math.IsInf(requests, 1) && math.IsInf(tokens, 1) {
+		f.share.use(took / time.Duration(max(1, l.most-l.reserve)))
+	}
+	l.budget.settle(f.charge, report, failed, now)
+	charged := int64(0)
+	if err == nil {
+		if charged = int64(report.Charged); charged == 0 {
+			charged = int64(f.tokens)
+		}
+	}
+	if b.cfg.Purse != nil {
+		b.cfg.Purse.Settle(f.role, int64(math.Ceil(f.charge.tokens)), charged)
+	}
+	if f.inquiry != nil {
+		defer b.inquired(f.inquiry)
+	}
+	switch {
+	case err == nil:
+		l.takes += (took - l.takes) / 4
+		l.total.tokens += charged
+		b.answers(l, now)
+		b.arrive(f, vectors, charged)
+	case f.calls == 0:
+		// Nobody waits for it any more; that it failed may be because it was cancelled, and says nothing.
+		if f.trial {
+			l.breaker.trying = false
+		}
+	case known && failed.Throttled:
+		l.total.throttled++
+		l.total.retried += int64(f.tokens)
+		b.answers(l, now)
+		b.retry(f, err, 0, now)
+	case known && (failed.Temporary || failed.Account):
+		l.total.failed++
+		l.breaker.fail(failed, f.trial, now)
+		if l.open = max(1, l.open/2); l.breaker.open() {
+			l.open = 1
+		}
+		switch {
+		case failed.Account && b.deaf():
+			b.fail(f.parts, err, false)
+		case failed.Account:
+			b.retry(f, err, 0, now) // at another endpoint
+		default:
+			l.total.retried += int64(f.tokens)
+			smaller := 0
+			if !l.breaker.open() {
+				smaller = len(f.parts) / 2
+			}
+			b.retry(f, err, smaller, now)
+		}
+		if l.breaker.open() {
+			b.expire(err, now)
+		}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		l.total.failed++
+		b.fail(f.parts, err, false)
+	default:
+		l.total.failed++
+		b.answers(l, now)
+		b.refused(f, failed, err, now)
+	}
+}
+
+// answers notes that an endpoint answers: more may be asked of it.
+func (b *Batcher) answers(l *line, now time.Time) {
+	if l.breaker.open() {
+		l.open = 1
+	} else {
+		l.open = min(2*l.open, l.most)
+	}
+	l.breaker.succeed(now)
+}
+
+// refused finds out whose fault a permanent failure is.
+func (b *Batcher) refused(f *flight, failed *Error, err error, now time.Time) {
+	if at := failed.Input; at >= 0 && at < len(f.parts) {
+		b.fail(f.parts[at:at+1], err, true)
+		f.parts = slices.Delete(f.parts, at, at+1)
+		if f.inquiry != nil {
+			f.inquiry.arrived = true
+		}
+		for _, c := range b.unload(f) {
+			b.push(c, true)
+		}
+		return
+	}
+	if f.inquiry == nil {
+		f.inquiry = &inquiry{pending: 1}
+		defer b.inquired(f.inquiry)
+	}
+	q := f.inquiry
+	switch {
+	case len(f.parts) == 1:
+		// Whether the input is to blame is known when others have been tried.
+		q.alone = append(q.alone, failedPart{f.parts[0], err})
+		if len(q.alone) >= maxAlone && !q.arrived {
+			q.given = err
+		}
+	default:
+		half := len(f.parts) / 2
+		q.pending += 2
+		for i, parts := range [][]part{f.parts[:half:half], f.parts[half:]} {
+			smaller := &flight{role: f.role, lane: f.lane, share: f.share, parts: parts, inquiry: q}
+			smaller.ctx, smaller.cancel = context.WithCancel(context.WithoutCancel(f.ctx))
+			for _, p := range parts {
+				for _, o := range p.owners {
+					if !o.call.finished {
+						b.board(smaller, o.call)
+					}
+				}
+			}
+			b.narrow = slices.Insert(b.narrow, i, smaller)
+		}
+	}
+}
+
+// inquired ends one request of an inquiry, and the inquiry with the last.
+func (b *Batcher) inquired(q *inquiry) {
+	if q.pending--; q.pending > 0 {
+		return
+	}
+	for _, lone := range q.alone {
+		b.fail([]part{lone.part}, lone.err, q.arrived)
+	}
+}
+
+// wanted drops the owners that have gone, and the parts without any.
+func wanted(parts []part) []part {
+	return slices.DeleteFunc(parts, func(p part) bool {
+		return !slices.ContainsFunc(p.owners, func(o owner) bool { return !o.call.finished })
+	})
+}
+
+// arrive hands out vectors.
+func (b *Batcher) arrive(f *flight, vectors [][]float32, charged int64) {
+	each := 0.0
+	if f.tokens > 0 {
+		each = float64(charged) / float64(f.tokens)
+	}
+	for i, p := range f.parts {
+		if err := checkVector(b.Dim(), vectors[i]); err != nil {
+			b.fail(f.parts[i:i+1], &Error{Op: b.Name(), Input: i, Err: err}, true)
+			continue
+		}
+		if f.inquiry != nil {
+			f.inquiry.arrived = true
+		}
+		for n, o := range p.owners {
+			c := o.call
+			if c.finished {
+				continue
+			}
+			vector := vectors[i]
+			if n > 0 {
+				vector = slices.Clone(vector) // each caller owns what it gets
+			}
+			c.vectors[o.index] = vector
+			c.usage.sent(b.inner, p.input, each*float64(p.tokens)/float64(len(p.owners)))
+			c.failing, c.tries, c.company = time.Time{}, 0, 0
+			if c.left--; c.left == 0 {
+				b.finish(c, nil)
+			}
+		}
+	}
+}
+
+// unload gives the inputs of a request back to their calls, and returns those, out of their queues.
+func (b *Batcher) unload(f *flight) []*call {
+	var calls []*call
+	for _, p := range f.parts {
+		for _, o := range p.owners {
+			c := o.call
+			if c.finished {
+				continue
+			}
+			if !slices.Contains(calls, c) {
+				b.pull(c)
+				calls = append(calls, c)
+			}
+			c.again = append(c.again, o.index)
+			c.waiting++
+		}
+	}
+	return slices.DeleteFunc(calls, func(c *call) bool { return c.resting }) // those come back by themselves
+}
+
+// retry has the inputs of a request that failed sent again, later, and ends the calls that have failed for long enough. Once a request has failed twice in a row, its
+// inputs go in ones of at most smaller: it may be one input that makes the endpoint fail.
+func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
+	var failed *Error
+	errors.As(err, &failed)
+	calls := b.unload(f)
+	slices.Reverse(calls) // each goes to the front
+	for _, c := range calls {
+		patience := b.cfg.Patience
+		if f.role == Query {
+			patience = b.cfg.QueryPatience
+		}
+		if c.failing.IsZero() {
+			c.failing = now
+		}
+		c.tries++
+		if patience < 0 || now.Sub(c.failing) >= patience {
+			c.waiting = 0 // it is in no queue
+			b.finish(c, b.gaveUp(c, err, now))
+			continue
+		}
+		if c.tries > 1 && smaller > 0 {
+			c.company = smaller
+		}
+		if failed.Throttled || failed.RetryAfter > 0 || failed.Account {
+			b.push(c, true) // the allowance holds it
+			continue
+		}
+		c.resting = true
+		time.AfterFunc(rand.N(min(longestPause, firstPause<<min(c.tries-1, 10))+1), func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if c.resting = false; !c.finished {
+				b.push(c, true)
+				b.dispatch()
+			}
+		})
+	}
+}
+
+func (b *Batcher) gaveUp(c *call, err error, now time.Time) error {
+	err = reindexed(err, b.Name(), -1)
+	if passed := now.Sub(c.failing); passed > 0 {
+		return fmt.Errorf("after %s of failures: %w", passed.Round(time.Millisecond), err)
+	}
+	return err
+}
+
+// expire ends the calls that have waited for an endpoint that is down for longer than they may.
+func (b *Batcher) expire(err error, now time.Time) {
+	if !b.deaf() {
+		return
+	}
+	for _, lane := range b.queues {
+		for role, queues := range lane {
+			patience := b.cfg.Patience
+			if Role(role) == Query {
+				patience = b.cfg.QueryPatience
+			}
+			for _, q := range slices.Clone(queues) {
+				for _, c := range slices.Clone(q.calls) {
+					if c.failing.IsZero() {
+						c.failing = now
+					}
+					if patience < 0 || now.Sub(c.failing) >= patience {
+						b.finish(c, b.gaveUp(c, err, now))
+					}
+				}
+			}
+		}
+	}
+}
+
+// fail ends the calls that own parts; if a part is to blame, their *Error names it by its place in each call.
+func (b *Batcher) fail(parts []part, err error, blame bool) {
+	for _, p := range parts {
+		for _, o := range p.owners {
+			index := -1
+			if blame {
+				index = o.index
+			}
+			b.finish(o.call, reindexed(err, b.Name(), index))
+		}
+	}
+}
+
+// finish ends a call, once: it leaves the queue and the requests that carry its inputs. It needs mu.
+func (b *Batcher) finish(c *call, err error) {
+	if c.finished {
+		return
+	}
+	b.pull(c)
+	c.finished, c.err = true, err
+	c.waiting = 0
+	for _, f := range c.flights {
+		if f.calls--; f.calls == 0 {
+			f.cancel()
+		}
+	}
+	close(c.done)
+}

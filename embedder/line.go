@@ -1,0 +1,128 @@
+package embedder
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+)
+
+// line is one endpoint: its model, what it allows, and how it does.
+type line struct {
+	name     string
+	model    Embedder
+	reporter Reporter // nil: it tells nothing
+	most     int      // requests in flight
+	reserve  int      // of them, for live work alone
+
+	budget  budget
+	breaker breaker
+
+	flying int
+	open   int           // requests that may be in flight for now: it starts with one where a provider may have limits that we don't know, and doubles
+	takes  time.Duration // a request, of late
+
+	held      time.Time // since when work waits for the allowance; zero: none does
+	heldUntil time.Time
+	heldFor   time.Duration
+	total     struct{ requests, throttled, failed, tokens, retried int64 }
+}
+
+func newLine(e Endpoint, reserve int, now time.Time) *line {
+	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now)}
+	for model := e.Model; l.reporter == nil; {
+		if reporter, ok := model.(Reporter); ok {
+			l.reporter = reporter
+			break
+		}
+		wrapper, ok := model.(Wrapper)
+		if !ok {
+			break
+		}
+		model = wrapper.Unwrap()
+	}
+	l.open = l.most
+	if l.reporter != nil {
+		l.open = 1
+	}
+	return l
+}
+
+// embed sends a request.
+func (l *line) embed(ctx context.Context, role Role, inputs []string) ([][]float32, Report, error) {
+	if reporter, ok := l.model.(Reporter); ok {
+		return reporter.EmbedReported(ctx, role, inputs)
+	}
+	vectors, err := l.model.Embed(ctx, role, inputs)
+	return vectors, Report{}, err
+}
+
+// slots is how many requests may be in flight for a request of that kind to go.
+func (l *line) slots(lane Lane, role Role) int {
+	switch {
+	case role == Query && lane == Live:
+		return l.open + 1 // it must not wait until a document's comes back
+	case lane == Live:
+		return l.open
+	}
+	return min(l.open, l.most-l.reserve)
+}
+
+// hold notes that work waits for the allowance until then.
+func (l *line) hold(until, now time.Time) {
+	if l.held.IsZero() {
+		l.held = now
+	}
+	l.heldUntil = until
+}
+
+// unhold notes that it waits no longer.
+func (l *line) unhold(now time.Time) {
+	if !l.held.IsZero() {
+		l.heldFor += now.Sub(l.held)
+		l.held = time.Time{}
+	}
+}
+
+// status tells how it stands.
+func (l *line) status(now time.Time) Provider {
+	p := Provider{
+		Name: l.name, State: Ready, Since: l.breaker.since, Concurrency: l.most, InFlight: l.flying,
+		Requests: l.total.requests, Throttled: l.total.throttled, Failed: l.total.failed, Tokens: l.total.tokens, TokensRetried: l.total.retried, HeldFor: l.heldFor,
+	}
+	requests, tokens := l.budget.rates()
+	perMinute := func(rate float64) int {
+		if math.IsInf(rate, 1) {
+			return 0
+		}
+		return int(math.Round(60 * rate))
+	}
+	p.RPM, p.TPM = perMinute(requests), perMinute(tokens)
+	is := func(a *account) bool {
+		return (a.requests.rate > 0 || a.tokens.rate > 0) && (a.requests.rate == requests || a.requests.rate == 0) && (a.tokens.rate == tokens || a.tokens.rate == 0)
+	}
+	switch {
+	case is(&l.budget.own):
+		p.Source = "settings"
+	case is(&l.budget.told):
+		p.Source = "provider"
+	case l.budget.learned.number > 0:
+		p.Source = "learned"
+	case p.RPM > 0 || p.TPM > 0: // one from here, one from there
+		p.Source = "settings"
+	}
+	if !l.held.IsZero() {
+		p.HeldFor += now.Sub(l.held)
+	}
+	switch {
+	case l.breaker.open():
+		p.State, p.NextTry, p.Detail = l.breaker.state, l.breaker.next, l.breaker.err.Error()
+	case now.Before(l.budget.notBefore):
+		p.State, p.Since, p.NextTry = Held, l.held, l.budget.notBefore
+		p.Detail = fmt.Sprintf("the provider refused a request for too much (429), and nothing is sent for %s", l.budget.notBefore.Sub(now).Round(time.Millisecond))
+	case !l.held.IsZero():
+		p.State, p.Since, p.NextTry = Held, l.held, l.heldUntil
+		p.Detail = "work waits for the provider's allowance"
+	}
+	return p
+}
