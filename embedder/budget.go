@@ -25,6 +25,9 @@ type bucket struct {
 	full   time.Time
 	// moved is the sum of all corrections, so that what was noted before one can be compared with what is told after it.
 	moved float64
+	// more is by how much several answers in a row, of which there were so many, said at least that there is more than we think.
+	more    float64
+	answers int
 }
 
 func newBucket(rate float64, burst time.Duration, now time.Time) bucket {
@@ -292,6 +295,10 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 			a.requests.level -= float64(r.Calls - 1)
 		}
 	}
+	if failed != nil && failed.Throttled && (!r.Requests.State || r.Requests.Left >= 1) && (!r.Tokens.State || r.Tokens.Left >= c.tokens) {
+		// It refused what it says it has left: of the two, the refusal is true.
+		r.Requests.State, r.Tokens.State = false, false
+	}
 	b.told.requests.tell(r.Requests, c.requestsMark, c.sent, now)
 	b.told.tokens.tell(r.Tokens, c.tokensMark, c.sent, now)
 	b.stated = b.stated || r.Requests.State || r.Tokens.State
@@ -334,7 +341,8 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 	if !b.stated {
 		b.learned.refuse(c, now)
 	}
-	if failed.RetryAfter <= 0 && !r.Requests.State && !r.Tokens.State {
+	// Whatever was told, a refusal is followed by a pause.
+	if failed.RetryAfter <= 0 && b.wait(Live, c.tokens, 0, now) == 0 {
 		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
 		b.notBefore = now.Add(longest/2 + rand.N(longest/2+1))
 	}
@@ -347,10 +355,12 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	if per <= 0 {
 		per = time.Minute
 	}
+	fresh := false
 	if t.Limit > 0 {
 		rate := t.Limit / per.Seconds()
 		if math.Abs(rate-b.rate) > .01*b.rate {
 			known := b.rate > 0
+			fresh = true
 			b.rate, b.window = rate, 0
 			// Until it is told what a pause leaves us, a second's worth is.
 			b.size = max(1, rate)
@@ -377,11 +387,27 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	if b.window > 0 && sent.Before(b.full.Add(-b.window)) {
 		return // of the window before this one
 	}
-	b.move(t.Left - (at.level + b.moved - at.moved))
+	// The request was counted when it came there, which may have been long after it was sent; what had come back until then would be counted twice. So what an answer says is
+	// there too much, may be that. The least of several is believed.
+	by := t.Left - (at.level + b.moved - at.moved)
+	if by > 0 && !fresh {
+		if b.answers == 0 || by < b.more {
+			b.more = by
+		}
+		if b.answers++; b.answers < answersForMore {
+			return
+		}
+		by = b.more
+	}
+	b.answers = 0
+	b.move(by)
 	if b.level > b.size {
 		b.move(b.size - b.level)
 	}
 }
+
+// answersForMore is how many answers in a row have to say that there is more than we think.
+const answersForMore = 4
 
 // resetRounding is by how much a told reset may be too long because it was rounded up.
 const resetRounding = time.Second

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/stream"
 )
 
@@ -157,11 +158,12 @@ type Freshness struct {
 }
 
 // EmbeddingLoad is how much of the embedding allowance is in use. Allowed is 0 where no limit is known, as for the local models. Throttled is for how long, since the
-// start, calls had to wait for the allowance.
+// start, work had to wait for the allowance. Providers are the model's endpoints, the preferred one first; none if it runs in this process.
 type EmbeddingLoad struct {
-	Allowed   int64  `json:"allowed_tokens_per_minute"`
-	Used      int64  `json:"used_tokens_per_minute"`
-	Throttled string `json:"throttled"`
+	Allowed   int64               `json:"allowed_tokens_per_minute"`
+	Used      int64               `json:"used_tokens_per_minute"`
+	Throttled string              `json:"throttled"`
+	Providers []embedder.Provider `json:"providers,omitempty"`
 }
 
 // LatencyJSON is a Latency as the API spells it.
@@ -228,8 +230,14 @@ func (x *Indexer) measured(g *generation) Freshness {
 	out.Happened = spell(x.freshness.happened.recent(now))
 	out.Backfill = spell(x.freshness.backfill.recent(now))
 	out.Partitions = g.progress.snapshot()
-	allowance := g.allowance()
-	out.Embedding = EmbeddingLoad{Allowed: int64(allowance.TPM), Used: g.counts.tokensLastMinute(now), Throttled: allowance.Held.Round(time.Millisecond).String()}
+	out.Embedding = EmbeddingLoad{Used: g.counts.tokensLastMinute(now), Providers: g.providers()}
+	throttled := time.Duration(0)
+	for i, p := range out.Embedding.Providers {
+		if throttled += p.HeldFor; i == 0 {
+			out.Embedding.Allowed = int64(p.TPM)
+		}
+	}
+	out.Embedding.Throttled = throttled.Round(time.Millisecond).String()
 	return out
 }
 

@@ -125,10 +125,19 @@ func (g *generation) usable() (Parts, error) {
 	return g.parts, nil
 }
 
-func (g *generation) allowance() embedder.Allowance {
+// providers tells how it stands with the endpoints of its model.
+func (g *generation) providers() []embedder.Provider {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.parts.allowance()
+	return g.parts.providers()
+}
+
+// ofProviders is a sum over its endpoints.
+func (g *generation) ofProviders(of func(embedder.Provider) float64) (sum float64) {
+	for _, p := range g.providers() {
+		sum += of(p)
+	}
+	return sum
 }
 
 // begin opens a new generation at once if that goes smoothly. If it does not, run tries again.

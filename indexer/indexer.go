@@ -69,8 +69,8 @@ type Parts struct {
 	Outside bool
 	// Embedder takes the lane of a call from its context.
 	Embedder embedder.Embedder
-	// Allowance tells what the model's provider allows; nil if nobody limits it.
-	Allowance func() embedder.Allowance
+	// Providers tells how it stands with each endpoint of the model, the preferred one first; nil if it runs in this process.
+	Providers func() []embedder.Provider
 	// Here tells that the model runs on this machine, so that measuring its speed costs nothing.
 	Here bool
 	// Price is what a million of the model's tokens costs, in US dollars; 0: nothing, or not known.
@@ -80,11 +80,24 @@ type Parts struct {
 // cost is what so many of the model's tokens cost, in US dollars.
 func (p Parts) cost(tokens int64) float64 { return float64(tokens) * p.Price / 1e6 }
 
-func (p Parts) allowance() embedder.Allowance {
-	if p.Allowance == nil {
-		return embedder.Allowance{}
+func (p Parts) providers() []embedder.Provider {
+	if p.Providers == nil {
+		return nil
 	}
-	return p.Allowance()
+	return p.Providers()
+}
+
+// provider is the endpoint that requests go to now; the zero value where there is none.
+func (p Parts) provider() (now embedder.Provider) {
+	for i, at := range p.providers() {
+		if i == 0 || at.State != embedder.Down && at.State != embedder.Refused {
+			now = at
+		}
+		if now.State != embedder.Down && now.State != embedder.Refused {
+			break
+		}
+	}
+	return now
 }
 
 // fingerprint holds everything that decides an entry's text and vector, and nothing else.

@@ -341,7 +341,7 @@ func (e *estimate) time(ctx context.Context, p *Plan, share float64) error {
 	if n := len(e.measured); n > 0 {
 		cutting = e.cutting.Seconds() / float64(n) * float64(e.all) / float64(runtime.GOMAXPROCS(0))
 	}
-	allowed := e.parts.allowance()
+	allowed := e.parts.provider()
 	model := 0.0
 	switch {
 	case p.ChunksEmbedded == 0:

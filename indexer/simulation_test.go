@@ -567,7 +567,7 @@ func (p *process) build(ctx context.Context, r vectordb.Recipe, _ int) (indexer.
 	case p.cache != nil:
 		chain = embedder.Cache(embedder.Batch(chain, embedder.BatchConfig{}), p.cache)
 	case p.w.chain == 1:
-		chain = embedder.Batch(embedder.Retry(chain, embedder.RetryConfig{}), embedder.BatchConfig{Concurrency: 3, MaxInputs: 5})
+		chain = embedder.Batch(chain, embedder.BatchConfig{Concurrency: 3, MaxInputs: 5})
 	}
 	return indexer.Parts{Recipe: r, Chunker: paragraphs{r.Chunker.Tokens}, Embedder: chain}, nil
 }

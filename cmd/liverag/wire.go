@@ -254,8 +254,8 @@ type model struct {
 	query embedder.Embedder // for questions
 	// fusion is how much its dense leg is worth beside the lexical one; docs/BENCHMARKS.md has the measurements.
 	fusion retrieve.Fusion
-	// allowance is the provider's; nil: none.
-	allowance func() embedder.Allowance
+	// providers tells how it stands with its endpoints; nil if it runs here.
+	providers func() []embedder.Provider
 	here      bool // it runs in this process
 }
 
@@ -291,7 +291,7 @@ func (m *models) build(ctx context.Context, r vectordb.Recipe, dim int) (indexer
 	if err != nil {
 		return indexer.Parts{}, fmt.Errorf("embedder.long: %w", err)
 	}
-	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Allowance: opened.allowance, Here: opened.here, Price: m.price(r.Embedder.Model)}, nil
+	return indexer.Parts{Recipe: r, Chunker: cut, Outside: external.Names(r.Chunker.Strategy), Embedder: long, Providers: opened.providers, Here: opened.here, Price: m.price(r.Embedder.Model)}, nil
 }
 
 // chunker makes what cuts by a recipe.
@@ -385,11 +385,10 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.mu.Lock()
 		m.closers = append(m.closers, base)
 		m.mu.Unlock()
-		limited := embedder.Limit(base, embedder.LimitConfig{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst})
-		opened.allowance = limited.Allowance
-		opened.wrap(embedder.Retry(limited, embedder.RetryConfig{}), embedder.BatchConfig{
-			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(),
-		}, m.cache)
+		opened.providers = opened.wrap(base, embedder.BatchConfig{
+			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(), Linger: openaiLinger,
+			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(),
+		}, m.cache).Providers
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
 		return nil, fmt.Errorf("%q: unknown provider %q; there are %s, openai/… for any OpenAI-compatible endpoint, and hash/384", name, provider, strings.Join(local.Models(), ", "))
@@ -410,17 +409,26 @@ func (m *models) opened(name string) (*model, error) {
 	return nil, fmt.Errorf("model %s is not open", name)
 }
 
-// wrap puts requests of many inputs, and the caches, around a model. A question goes past the requests of documents: it must not wait until one of them comes back.
-func (o *model) wrap(base embedder.Embedder, requests embedder.BatchConfig, cache *embedder.VectorCache) {
-	o.index = embedder.Batch(base, requests)
-	if cache != nil {
-		o.index = embedder.Cache(o.index, cache)
+// wrap puts the scheduler of requests, and the caches, before a model. Questions for a provider go through the scheduler too, which sends them first and beside the
+// others; a model that runs here has nothing to schedule for them.
+func (o *model) wrap(base embedder.Embedder, requests embedder.BatchConfig, cache *embedder.VectorCache) *embedder.Batcher {
+	batched := embedder.Batch(base, requests)
+	o.index, o.query = batched, embedder.QueryCache(batched, queryCacheSize)
+	if o.here {
+		o.query = embedder.QueryCache(base, queryCacheSize)
 	}
-	o.query = embedder.QueryCache(base, queryCacheSize)
+	if cache != nil {
+		o.index = embedder.Cache(batched, cache)
+	}
+	return batched
 }
 
-// openaiBurst is less than the second that providers usually grant, so that requests which the network bunches up don't meet a refusal.
-const openaiBurst = 500 * time.Millisecond
+const (
+	// openaiBurst is less than the second that providers usually grant, so that requests which the network bunches up don't meet a refusal.
+	openaiBurst = 500 * time.Millisecond
+	// openaiLinger is the longest that a chunk waits for company while a request is under way; usually it is far shorter.
+	openaiLinger = 10 * time.Millisecond
+)
 
 // queryCacheSize is how many questions keep their vectors: the same few are asked again and again.
 const queryCacheSize = 4096

@@ -31,13 +31,12 @@ func TestChainThroughBadDays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		limited := embedder.Limit(m, embedder.LimitConfig{RPM: 600, TPM: 60_000, Burst: 500 * time.Millisecond, Concurrency: 4})
-		e := embedder.Batch(embedder.Retry(limited, embedder.RetryConfig{Attempts: -1, MaxElapsed: -1}), embedder.BatchConfig{MaxInputs: m.MaxBatch(), Concurrency: 4})
+		e := embedder.Batch(m, embedder.BatchConfig{MaxInputs: m.MaxBatch(), Concurrency: 4, Limits: embedder.Limits{RPM: 600, TPM: 60_000, Burst: 500 * time.Millisecond}, Patience: time.Hour})
 		reference := embedder.NewHash(64)
 		var all sync.WaitGroup
 		for g := range 12 {
 			all.Go(func() {
-				for n := range 15 {
+				for n := range 40 {
 					texts := make([]string, 1+(g*n)%7)
 					for i := range texts {
 						texts[i] = fmt.Sprintf("chunk %d of document %d of %d", i, n, g)
@@ -70,7 +69,8 @@ func TestChainThroughBadDays(t *testing.T) {
 		}
 		all.Wait()
 		s := provider.Stats()
-		if s.RateLimited > 0 {
+		// The second half of a request that has to be put twice, after an answer that made no sense, asks nobody.
+		if s.RateLimited > 2 {
 			t.Errorf("%d answers of 429 for limits that were known", s.RateLimited)
 		}
 		if len(s.Faults) < len(faults) {
@@ -85,7 +85,7 @@ func TestRetryAfterIsKept(t *testing.T) {
 	for _, header := range mockprovider.RetryHeaders() {
 		t.Run(header, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				provider := mock(t, mockprovider.Config{RPM: 60, Burst: 2 * time.Second, RetryAfter: header})
+				provider := mock(t, mockprovider.Config{RPM: 60, Burst: 2 * time.Second, RetryAfter: header, Headers: "none"})
 				cfg, stop := inMemory(t, provider)
 				defer stop()
 				cfg.MaxInput = -1
@@ -93,7 +93,7 @@ func TestRetryAfterIsKept(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				e := embedder.Retry(embedder.Limit(m, embedder.LimitConfig{}), embedder.RetryConfig{Attempts: -1, MaxElapsed: -1})
+				e := embedder.Batch(m, embedder.BatchConfig{})
 				for range 10 {
 					if _, err := e.Embed(t.Context(), embedder.Index, []string{"a"}); err != nil {
 						t.Fatal(err)
