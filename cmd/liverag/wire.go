@@ -387,7 +387,7 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.mu.Unlock()
 		opened.providers = opened.wrap(base, embedder.BatchConfig{
 			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(), Linger: openaiLinger,
-			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(),
+			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(), Purse: m.purse(name),
 		}, m.cache).Providers
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
@@ -407,6 +407,14 @@ func (m *models) opened(name string) (*model, error) {
 		return opened, nil
 	}
 	return nil, fmt.Errorf("model %s is not open", name)
+}
+
+// purse is what may be spent on a model; nil where nobody counts.
+func (m *models) purse(name string) embedder.Purse {
+	if m.ledger == nil {
+		return nil
+	}
+	return m.ledger.Purse(name)
 }
 
 // wrap puts the scheduler of requests, and the caches, before a model. Questions for a provider go through the scheduler too, which sends them first and beside the
