@@ -285,6 +285,7 @@ func TestAFullDiskIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	spend(t, p, embedder.Index, 4)
+	<-l.wake
 	l.file.flush(l)
 	if got := l.Spending(1); got.Kept || got.NotKept == "" || got.Today.TokensBilled != 7 {
 		t.Errorf("%+v", got)

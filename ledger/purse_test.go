@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +128,7 @@ func TestManyTogetherNeverTakeMoreThanTheCap(t *testing.T) {
 						t.Errorf("%d are taken", now)
 						return
 					}
+					runtime.Gosched() // the request is under way
 					if (int(n)+i)%5 == 0 { // not answered
 						taken.Add(-n)
 						p.Settle(embedder.Index, n, 0)
