@@ -88,7 +88,7 @@ func (x *exchange) Do(req *http.Request) (*http.Response, error) {
 	case res.StatusCode >= 400:
 		r := m.refused(res, body[:min(int64(len(body)), limit)])
 		if r.status == http.StatusTooManyRequests {
-			ofRequests, ofTokens := toldInWords(r.message)
+			ofRequests, ofTokens := toldInWords(r.said)
 			requests, tokens = refined(requests, ofRequests), refined(tokens, ofTokens)
 		}
 		return nil, r

@@ -70,7 +70,8 @@ type Config struct {
 	// Extra are further fields of each request, for what an endpoint has of its own, such as {"truncation": false}. They count as part of the model's name.
 	Extra map[string]any
 
-	// MaxInput is the longest input in tokens. 0: what the endpoint says, or else what is known of the model, or else no limit. Negative: no limit.
+	// MaxInput is the longest input in tokens. 0: what the endpoint says (vLLM, text-embeddings-inference, Ollama, llama.cpp and LiteLLM are asked in their own ways), or else what is
+	// known of the model, or else no limit. Negative: no limit; an endpoint that cuts off what is too long then does so unseen.
 	MaxInput int
 	// MaxBatch is the most inputs in a request. 0: what is known of the model, at most 128, or else 32, which is the least that
 	// common servers take. An endpoint that takes fewer lowers it when it says so.

@@ -198,7 +198,7 @@ func TestFailures(t *testing.T) {
 		{"400 budget", says(400, `{"error":{"message":"Budget has been exceeded! Current cost: 26.075, Max budget: 0.25","type":"auth_error","param":null,"code":400}}`), account, account, 0, "billing"},
 		{"429 budget", says(429, `{"error":{"message":"LiteLLM User: engineer-1, exceeded budget","type":"budget_exceeded","param":null,"code":"429"}}`), account, account, 0, "billing"},
 		{"429 quota through LiteLLM", says(429, `{"error":{"message":"litellm.RateLimitError: OpenAIException - You exceeded your current quota, please check your plan and billing details.","type":null,"param":null,"code":"429"}}`), account, account, 0, "billing"},
-		{"429 Gemini", says(429, `[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.\nPlease retry in 34.074824224s.","status":"RESOURCE_EXHAUSTED"}}]`), waits, waits, 34074824224 * time.Nanosecond, "429 Too Many Requests: You exceeded"},
+		{"429 Gemini", says(429, `[{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details. For more information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits. To monitor your current usage, head to: https://ai.dev/usage?tab=rate-limit. \n* Quota exceeded for metric: generativelanguage.googleapis.com/embed_content_free_tier_requests, limit: 100, model: gemini-embedding-1.0\nPlease retry in 34.074824224s.","status":"RESOURCE_EXHAUSTED"}}]`), waits, waits, 34074824224 * time.Nanosecond, "429 Too Many Requests: You exceeded"},
 		{"429 Cohere's month", says(429, `{"id":"x","message":"You are using a Trial key, which is limited to 1000 API calls / month. You can continue to use the Trial key for free"}`), account, account, 0, "billing"},
 		{"429 Cohere's minute", says(429, `{"id":"x","message":"You are using a Trial key, which is limited to 40 API calls / minute."}`), waits, waits, 0, "Trial key"},
 		{"429 Mistral", says(429, `{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300","raw_status_code":429}`), waits, waits, 0, "Rate limit exceeded"},
@@ -206,9 +206,11 @@ func TestFailures(t *testing.T) {
 		{"400 param None", says(400, `{"error":{"message":"litellm.BadRequestError: bad text","type":"None","param":"None","code":"400"}}`), input, unknown, 0, "bad text"},
 		{"400 other param", says(400, openAI("", "texts", "bad text")), input, unknown, 0, "bad text"},
 		{"400 own field", says(400, openAI("", "task", "unknown task")), account, account, 0, "unknown task"},
+		{"400 extra field", says(400, openAI("", "truncate", "unknown value")), account, account, 0, "unknown value"},
 		{"400 Azure's model", says(400, `{"error":{"code":"OperationNotSupported","message":"The embeddings operation does not work with the specified model, gpt-4."}}`), account, account, 0, "does not work"},
 		{"400 no shape", says(400, "no"), input, unknown, 0, "400 Bad Request: no"},
 		{"413", says(413, `{"error":"`+"`inputs` must have less than 512 tokens. Given: 785"+`","error_type":"Validation"}`), input, unknown, 0, "less than 512"},
+		{"422 with the text", says(422, `{"detail":[{"msg":"bad text","input":["Budget has been exceeded!"]}]}`), input, unknown, 0, "bad text"},
 		{"422", says(422, `{"detail":[{"msg":"bad text"}]}`), input, unknown, 0, "bad text"},
 		{"401", says(401, openAI("invalid_api_key", "", "Incorrect API key provided: sk-my-secret-key")), account, account, 0, "OPENAI_API_KEY"},
 		{"402", says(402, ""), account, account, 0, "billing"},
@@ -246,7 +248,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := listening(t, wellOtherwise(tt.answer))
-			cfg.Key, cfg.InputTypeField = "sk-my-secret-key", "task"
+			cfg.Key, cfg.InputTypeField, cfg.Extra = "sk-my-secret-key", "task", map[string]any{"truncate": "NONE"}
 			m := open(t, cfg)
 			check := func(want kind, place int, inputs ...string) {
 				t.Helper()

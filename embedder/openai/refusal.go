@@ -27,6 +27,7 @@ import (
 type refusal struct {
 	status               int
 	code, param, message string
+	said                 string // as much of the message as it is judged by
 	retryAfter           time.Duration
 	// advice is what to do next.
 	advice string
@@ -73,7 +74,7 @@ func (r *refusal) mayBeEncoding() bool {
 
 // isEncoding tells whether it says that it is for the encoding.
 func (r *refusal) isEncoding() bool {
-	return r.mayBeEncoding() && (r.param == "encoding_format" || strings.Contains(r.message, "base64") || strings.Contains(r.message, "encoding_format"))
+	return r.mayBeEncoding() && (r.param == "encoding_format" || strings.Contains(r.said, "base64") || strings.Contains(r.said, "encoding_format"))
 }
 
 // aboutInputs tells whether the refusal of a request is for what is in its inputs, and not for a setting.
@@ -113,7 +114,7 @@ var (
 // resulting in a maximum input length of …"), Ollama ("the input length exceeds the context length"), text-embeddings-inference ("`inputs` must have less than 512 tokens", with 413),
 // llama.cpp ("input (992 tokens) is too large to process. increase the physical batch size", with 500, "… is larger than the max context size (512 tokens)", "… exceeds the
 // available context size"), Voyage ("… does not fit into the model's context window").
-var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum |available )?context (length|size|window)|exceeds maximum context|context_length_exceeded|context length is only|` +
+var tooLongWords = regexp.MustCompile(`(?i)maximum context length|exceeds? the (maximum |available )?context (length|size|window)|exceeds maximum context|context_length_exceeded|` +
 	`must have less than \d+ tokens|input (\(\d+ tokens\) )?is too (large|long)|is larger than the max context size|too many tokens in (the )?input|input length \d+ exceeds|maximum input length|fit into the model's context window`)
 
 // longestRead finds in such a refusal how many tokens the model reads.
@@ -144,8 +145,7 @@ var (
 // refused reads an answer of status 400 or above.
 func (m *Model) refused(res *http.Response, body []byte) *refusal {
 	r := &refusal{status: res.StatusCode, input: -1}
-	r.code, r.param, r.message = spoken(body)
-	r.message = m.scrub(r.message)
+	r.code, r.param, r.said = spoken(body)
 	m.judge(r, res)
 	return r
 }
@@ -153,36 +153,37 @@ func (m *Model) refused(res *http.Response, body []byte) *refusal {
 // refusedInside reads the error in an answer whose status claims a success, as some gateways do it.
 func (m *Model) refusedInside(res *http.Response, failure []byte) *refusal {
 	r := &refusal{status: http.StatusBadGateway, input: -1}
-	r.code, r.param, r.message = spoken(append(append([]byte(`{"error":`), failure...), '}'))
+	r.code, r.param, r.said = spoken(append(append([]byte(`{"error":`), failure...), '}'))
 	if n, err := strconv.Atoi(r.code); err == nil && n >= 400 && n < 600 {
 		r.status = n
 	}
-	r.message = m.scrub(r.message)
 	m.judge(r, res)
 	return r
 }
 
 // judge fills in what follows from what was said.
 func (m *Model) judge(r *refusal, res *http.Response) {
-	said := r.code + " " + r.message
+	r.said = m.cleaned(r.said)
+	r.message = shortened(r.said, spokenRunes)
+	said := r.code + " " + r.said
 	now := time.Now()
 	inRequest := r.status == http.StatusBadRequest || r.status == http.StatusRequestEntityTooLarge || r.status == http.StatusUnprocessableEntity
 	r.tooLong = (inRequest || r.status == http.StatusInternalServerError) && tooLongWords.MatchString(said)
-	tooMuch := r.status == http.StatusTooManyRequests && requestTooLarge.MatchString(r.message)
+	tooMuch := r.status == http.StatusTooManyRequests && requestTooLarge.MatchString(r.said)
 	if !r.tooLong && (r.status == http.StatusRequestEntityTooLarge || inRequest && tooManyWords.MatchString(said) || tooMuch) {
 		r.tooMany = true
 		for _, limit := range tooManyLimits {
-			if found := limit.FindStringSubmatch(r.message); found != nil && !strings.Contains(said, "token") {
+			if found := limit.FindStringSubmatch(r.said); found != nil && !strings.Contains(said, "token") {
 				r.limit, _ = strconv.Atoi(found[1])
 				break
 			}
 		}
 	}
-	if found := namedInput.FindStringSubmatch(r.param + " " + r.message); found != nil {
+	if found := namedInput.FindStringSubmatch(r.param + " " + r.said); found != nil {
 		r.input, _ = strconv.Atoi(found[1] + found[2])
 	}
-	wait := retryAfter(res.Header, r.message, now)
-	spent := slices.Contains(accountCodes, r.code) || spentWords.MatchString(r.message) || r.status == http.StatusTooManyRequests && wait == 0 && quotaWords.MatchString(r.message)
+	wait := retryAfter(res.Header, r.said, now)
+	spent := slices.Contains(accountCodes, r.code) || (r.status == http.StatusBadRequest || r.status == http.StatusTooManyRequests) && spentWords.MatchString(r.said) || r.status == http.StatusTooManyRequests && wait == 0 && quotaWords.MatchString(r.said)
 	switch r.status {
 	case http.StatusTooManyRequests:
 		r.temporary = !spent && !tooMuch
@@ -194,10 +195,10 @@ func (m *Model) judge(r *refusal, res *http.Response) {
 		r.account = true
 	case http.StatusForbidden:
 		// APIs refuse a key in JSON. A web page may be from a firewall that takes a text for an attack.
-		r.doubtful = r.message == webPage
+		r.doubtful = r.said == webPage
 		r.account = !r.doubtful
 	default:
-		r.temporary = r.status >= 500 && !r.tooLong && !unwritable.MatchString(r.message)
+		r.temporary = r.status >= 500 && !r.tooLong && !unwritable.MatchString(r.said)
 		_, extra := m.cfg.Extra[r.param]
 		ofSetting := extra || slices.Contains(settings, r.param) || r.param != "" && r.param == m.cfg.InputTypeField
 		r.account = !r.temporary && !r.tooLong && !r.tooMany && (ofSetting || slices.Contains(modelCodes, r.code))
@@ -208,26 +209,32 @@ func (m *Model) judge(r *refusal, res *http.Response) {
 	if r.temporary {
 		r.retryAfter = wait
 	}
+	r.advice = m.advice(r, spent)
+}
+
+// advice is what to do about a refusal.
+func (m *Model) advice(r *refusal, spent bool) string {
 	switch {
 	case r.status == http.StatusPaymentRequired || spent:
-		r.advice = "the account's quota is used up or its billing is not in order: see the provider's settings"
+		return "the account's quota is used up or its billing is not in order: see the provider's settings"
 	case r.tooLong:
-		if found := longestRead.FindStringSubmatch(r.message); found != nil {
-			r.advice = "set openai.max_input to " + found[1] + ", so that what is longer is split, or whatever the recipe says"
+		if found := longestRead.FindStringSubmatch(r.said); found != nil {
+			return "set openai.max_input to " + found[1] + ", so that what is longer is split, or whatever the recipe says"
 		}
 	case r.doubtful:
-		r.advice = "the key may not use " + m.cfg.Model + ", or a firewall before the endpoint takes the text for an attack: see what it logs"
+		return "the key may not use " + m.cfg.Model + ", or a firewall before the endpoint takes the text for an attack: see what it logs"
 	case r.status == http.StatusUnauthorized && m.cfg.Key == "":
-		r.advice = "the endpoint wants a key: set OPENAI_API_KEY"
+		return "the endpoint wants a key: set OPENAI_API_KEY"
 	case r.status == http.StatusUnauthorized:
-		r.advice = "the endpoint refuses the key: set OPENAI_API_KEY to one that is valid there"
+		return "the endpoint refuses the key: set OPENAI_API_KEY to one that is valid there"
 	case r.status == http.StatusForbidden:
-		r.advice = "the key may not use " + m.cfg.Model + ": allow it in the provider's settings, or take another key"
-	case r.status == http.StatusNotFound && (slices.Contains(modelCodes, r.code) || strings.Contains(r.message, "model")):
-		r.advice = "the endpoint does not have " + m.cfg.Model + ": see its list at " + m.where + "/models"
+		return "the key may not use " + m.cfg.Model + ": allow it in the provider's settings, or take another key"
+	case r.status == http.StatusNotFound && (slices.Contains(modelCodes, r.code) || strings.Contains(r.said, "model")):
+		return "the endpoint does not have " + m.cfg.Model + ": see its list at " + m.where + "/models"
 	case r.status == http.StatusNotFound || r.status == http.StatusMethodNotAllowed:
-		r.advice = "nothing embeds at " + m.where + "/embeddings: the base URL usually ends in /v1"
+		return "nothing embeds at " + m.where + "/embeddings: the base URL usually ends in /v1"
 	}
+	return ""
 }
 
 // redirected is why a redirect is not followed.
@@ -291,14 +298,29 @@ func (m *Model) classified(op string, err error, inputs int) error {
 	return failed
 }
 
-// scrub makes what an endpoint said fit for a message: on one line, not too long, and without our secrets.
-func (m *Model) scrub(text string) string {
+const (
+	// spokenRunes is how much of what an endpoint says goes into a message.
+	spokenRunes = 300
+	// heardRunes is how much of it is judged by. What a server goes on about after that may be the text that it was sent.
+	heardRunes = 1000
+)
+
+// scrub makes what an endpoint said fit for a message.
+func (m *Model) scrub(text string) string { return shortened(m.cleaned(text), spokenRunes) }
+
+// cleaned is what an endpoint said on one line, without our secrets.
+func (m *Model) cleaned(text string) string {
 	for _, secret := range m.secrets {
 		text = strings.ReplaceAll(text, secret, "…")
 	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
-	if runes := []rune(text); len(runes) > 300 {
-		text = string(runes[:300]) + "…"
+	return shortened(text, heardRunes)
+}
+
+// shortened is a text of at most so many characters.
+func shortened(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		text = string(runes[:most]) + "…"
 	}
 	return text
 }

@@ -106,6 +106,11 @@ func TestAllowances(t *testing.T) {
 				host = "api.together.xyz"
 			}
 			requests, tokens := allowances(tt.h, host, now)
+			for range 20 { // headers have no order
+				if again, tokensAgain := allowances(tt.h, host, now); again != requests || tokensAgain != tokens {
+					t.Fatalf("%+v and %+v, then %+v and %+v", requests, tokens, again, tokensAgain)
+				}
+			}
 			near := func(a, b embedder.Told) bool { // what is reckoned is rounded
 				if d := a.Reset - b.Reset; d.Abs() < time.Millisecond {
 					a.Reset = b.Reset
