@@ -154,7 +154,8 @@ type call struct {
 	next    int   // the first input that was never in a request
 	again   []int // inputs whose requests failed
 	waiting int   // inputs in no request, blank ones not counted
-	left    int   // inputs without a vector
+	asked   int   // inputs that are not blank
+	left    int   // of them, without a vector
 	flights []*flight
 	company int       // most inputs in a request with one of its; 0: no bound
 	failing time.Time // since when nothing but failures came; zero: none
@@ -214,7 +215,7 @@ func (b *Batcher) Embed(ctx context.Context, role Role, inputs []string) ([][]fl
 	if c.left == 0 {
 		return c.vectors, nil
 	}
-	c.waiting = c.left
+	c.waiting, c.asked = c.left, c.left
 
 	b.mu.Lock()
 	now := time.Now()

@@ -638,7 +638,9 @@ func (b *Batcher) unload(f *flight) []*call {
 				calls = append(calls, c)
 			}
 			c.again = append(c.again, o.index)
-			c.waiting++
+			if c.waiting++; c.waiting == c.asked {
+				c.usage.undo()
+			}
 		}
 	}
 	return slices.DeleteFunc(calls, func(c *call) bool { return c.resting }) // those come back by themselves

@@ -55,8 +55,15 @@ func (u *Usage) Tokens() int64 {
 	return int64(math.Round(u.tokens))
 }
 
-// Begun tells whether any input has been sent, answered or not: until then a call can be taken back at no cost.
+// Begun tells whether an input is being sent, or has been answered: otherwise the call can be taken back at no cost.
 func (u *Usage) Begun() bool { return u.begun.Load() }
+
+// undo notes that nothing was answered, and nothing is being sent.
+func (u *Usage) undo() {
+	if u != nil {
+		u.begun.Store(false)
+	}
+}
 
 // begin notes that an input is being sent.
 func (u *Usage) begin() {

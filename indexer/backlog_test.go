@@ -264,7 +264,7 @@ func TestUnderABacklogOnlyTheNewestIsEmbedded(t *testing.T) {
 			for i := range changes {
 				x.tape.append(upsert(fmt.Sprint("d", i%documents), fmt.Sprint("version ", i)))
 			}
-			window := windowFills * requests.Concurrency * requests.MaxInputs
+			window := 2 * requests.Concurrency * requests.MaxInputs // as Batcher.Ahead has it
 			x.takes(time.Minute)
 			synctest.Wait()
 			before := runtime.NumGoroutine()

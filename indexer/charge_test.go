@@ -74,7 +74,7 @@ func TestWhatIsInFlightIsChargedWhatItHolds(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			x, run := newPress(t, embedder.BatchConfig{}, test.strategy)
-			x.parts.Embedder = embedder.Batch(wide{x.model}, embedder.BatchConfig{Concurrency: 1, MaxInputs: max(1, test.window/windowFills)})
+			x.parts.Embedder = embedder.Batch(wide{x.model}, embedder.BatchConfig{Concurrency: 1, MaxInputs: max(1, test.window/2)})
 			x.limit = 1 << 40
 			rng := rand.New(rand.NewPCG(1, 1))
 			log := &reel{tape: x.tape, change: func(i int) stream.Change {

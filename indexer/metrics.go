@@ -44,8 +44,12 @@ var families = []struct {
 	{"liverag_changes_superseded_total", "Changes that a newer one overtook before they were embedded.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.superseded.Load()) }},
 	{"liverag_dead_letters_total", "Changes that can't be indexed and went to the dead-letter topic.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.deadLetters.Load()) }},
 	{"liverag_changes_stale_total", "Changes delivered again that the store had already.", prometheus.CounterValue, func(g *generation) float64 { return float64(g.counts.stale.Load()) }},
-	{"liverag_provider_throttled_total", "Answers of the model's provider that said too much was asked (429). Generations of one model share them.", prometheus.CounterValue, func(g *generation) float64 { return g.ofProviders(func(p embedder.Provider) float64 { return float64(p.Throttled) }) }},
-	{"liverag_provider_held_seconds_total", "Seconds in which calls had to wait for the provider's allowance. Generations of one model share them.", prometheus.CounterValue, func(g *generation) float64 { return g.ofProviders(func(p embedder.Provider) float64 { return p.HeldFor.Seconds() }) }},
+	{"liverag_provider_throttled_total", "Answers of the model's provider that said too much was asked (429). Generations of one model share them.", prometheus.CounterValue, func(g *generation) float64 {
+		return g.ofProviders(func(p embedder.Provider) float64 { return float64(p.Throttled) })
+	}},
+	{"liverag_provider_held_seconds_total", "Seconds in which calls had to wait for the provider's allowance. Generations of one model share them.", prometheus.CounterValue, func(g *generation) float64 {
+		return g.ofProviders(func(p embedder.Provider) float64 { return p.HeldFor.Seconds() })
+	}},
 	{"liverag_lag_changes", "Changes in the log that are not searchable yet.", prometheus.GaugeValue, func(g *generation) float64 {
 		_, pending := g.progress.lag()
 		return float64(pending)

@@ -944,15 +944,14 @@ func (p *pipeline) model(ctx context.Context, t *task, usage *embedder.Usage, te
 		ctx = embedder.WithShare(ctx, p.share)
 	}
 	ctx = embedder.WithLane(embedder.WithUsage(ctx, usage), p.lane(t))
-	begun, ok := any(usage).(interface{ Begun() bool })
-	if !ok {
+	if batcherOf(p.parts.Embedder) == nil { // what is asked of it has begun
 		return p.parts.Embedder.Embed(ctx, embedder.Index, texts)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p.mu.Lock()
 	t.recall = func() {
-		if !begun.Begun() {
+		if !usage.Begun() {
 			t.recalled++
 			t.recall = nil
 			cancel(errRecalled)

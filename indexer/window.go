@@ -15,8 +15,6 @@ type window struct {
 }
 
 const (
-	// windowFills is how many times the model's requests are filled by what is in the window.
-	windowFills = 2
 	// windowAlone is the inputs in the window of a model that sends no requests: it works while it is asked, so what is more than this keeps no more processors busy.
 	windowAlone = 256
 	// windowLetters is how many tasks send dead letters at once.
@@ -31,20 +29,7 @@ func newWindow(e embedder.Embedder) *window {
 	if b == nil {
 		return &window{bound: func() (int, int64) { return windowAlone, 0 }}
 	}
-	full := windowFills * b.Inputs()
-	ahead, ok := any(b).(interface {
-		Ahead() (inputs int, tokens int64)
-	})
-	if !ok {
-		return &window{bound: func() (int, int64) { return full, 0 }}
-	}
-	return &window{bound: func() (int, int64) {
-		inputs, tokens := ahead.Ahead()
-		if inputs <= 0 {
-			inputs = full
-		}
-		return min(inputs, full), tokens
-	}}
+	return &window{bound: b.Ahead}
 }
 
 // open tells whether one more task may begin. One always may: a bound must not be able to stop everything.
