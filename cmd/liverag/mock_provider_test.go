@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -88,6 +89,46 @@ func TestMockProvider(t *testing.T) {
 	}
 	if last.Requests != 3 || last.Answered != 1 || last.Inputs != 1 || last.Faults["503"] != 1 {
 		t.Errorf("totals: %+v", last)
+	}
+}
+
+// The flags for the provider's words, limits and counts reach it.
+func TestMockProviderSpeaks(t *testing.T) {
+	lines, stop := startMock(t, "--json", "--dim", "8", "--every", "0", "--headers", "ietf", "--rpm", "600", "--tpm", "1000", "--window", "1m", "--usage-factor", "3", "--tokenizer", "cl100k_base",
+		"--server", "vllm", "--max-input-tokens", "77", "--at", "0s:rpm=60", "--at", "1h:down", "--poison", "bad", "--poison-status", "500", "--refuse-large", "--retry-after", "none")
+	var started struct{ URL string }
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &started) != nil {
+		t.Fatalf("it began with %q", lines.Text())
+	}
+	ask := func(input string) (*http.Response, string) {
+		res, err := http.Post(started.URL+"/embeddings", "application/json", strings.NewReader(fmt.Sprintf(`{"model":"m","input":[%q]}`, input)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(text)
+	}
+	res, text := ask("refunds take five days") // 5 tokens
+	if policy := res.Header.Get("RateLimit-Policy"); policy != `"requests";q=60;w=60, "tokens";q=1000;w=60;qu="tokens"` || !strings.Contains(text, `"prompt_tokens":15`) {
+		t.Errorf("%s, %s", policy, text)
+	}
+	if res, text := ask("a bad one"); res.StatusCode != 500 || !strings.Contains(text, `"type":"InternalServerError"`) {
+		t.Errorf("%d %s", res.StatusCode, text)
+	}
+	if res, text := ask(strings.Repeat("long ", 400)); res.StatusCode != 400 || !strings.Contains(text, "context length is only 77 tokens") {
+		t.Errorf("%d %s", res.StatusCode, text)
+	}
+	go func() {
+		for lines.Scan() {
+			continue // its totals
+		}
+	}()
+	if code := stop(); code != exitDone {
+		t.Errorf("it exited with %d", code)
 	}
 }
 

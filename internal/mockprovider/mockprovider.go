@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -203,16 +204,21 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.Ser
 // maxBody is the longest request that is read.
 const maxBody = 64 << 20
 
+// fields are what a request has beside its inputs.
+type fields struct {
+	Model      string `json:"model"`
+	Encoding   string `json:"encoding_format"`
+	Dimensions *int   `json:"dimensions"`
+}
+
 // request is what is asked.
 type request struct {
-	Model      string          `json:"model"`
-	Input      json.RawMessage `json:"input"`
-	Encoding   string          `json:"encoding_format"`
-	Dimensions *int            `json:"dimensions"`
+	fields
 
 	inputs []string
-	tokens int // by our count
-	charge int // by the provider's
+	counts []int // tokens of each input, where they came as tokens
+	tokens int   // by our count
+	charge int   // by the provider's
 	dim    int
 }
 
@@ -222,7 +228,11 @@ func (p *Provider) read(w http.ResponseWriter, r *http.Request) (*request, error
 	bad := func(why reason, param, code, format string, args ...any) (*request, error) {
 		return &asked, problem{why: why, status: http.StatusBadRequest, kind: "invalid_request_error", param: param, code: code, model: asked.Model, message: fmt.Sprintf(format, args...)}
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = asked.parse(body)
+	}
+	if err != nil && err != errInput {
 		return bad(unreadable, "", "", "We could not parse the JSON body of your request: %v", err)
 	}
 	asked.Model = cmp.Or(r.PathValue("model"), asked.Model)
@@ -236,9 +246,14 @@ func (p *Provider) read(w http.ResponseWriter, r *http.Request) (*request, error
 		return &asked, problem{why: unknownModel, status: http.StatusNotFound, kind: "invalid_request_error", code: "model_not_found", model: asked.Model,
 			message: fmt.Sprintf("The model `%s` does not exist or you do not have access to it.", asked.Model)}
 	}
-	counts, err := asked.readInputs(p.cfg.Tokens)
 	if err != nil {
 		return bad(badRequest, "input", "", "%v", err)
+	}
+	counts := asked.counts
+	if counts == nil {
+		for _, input := range asked.inputs {
+			counts = append(counts, p.cfg.Tokens(input))
+		}
 	}
 	for _, n := range counts {
 		asked.tokens += n
@@ -295,33 +310,46 @@ func (p *Provider) read(w http.ResponseWriter, r *http.Request) (*request, error
 	return &asked, nil
 }
 
-// readInputs reads the four shapes that inputs may have. Tokens are embedded by their numbers, for want of their texts.
-func (r *request) readInputs(count func(string) int) (counts []int, err error) {
+// errInput is of a request whose inputs have no shape that inputs may have.
+var errInput = errors.New("'$.input' is invalid: it should be a string, or an array of strings or of tokens")
+
+// parse reads the JSON of a request, whose inputs may have four shapes. Tokens are embedded by their numbers, for want of their texts.
+func (r *request) parse(body []byte) error {
+	// Nearly all come as strings, and this is most of what the provider does.
+	var usual struct {
+		fields
+		Input []string `json:"input"`
+	}
+	if json.Unmarshal(body, &usual) == nil && usual.Input != nil {
+		r.fields, r.inputs = usual.fields, usual.Input
+		return nil
+	}
+	var other struct {
+		fields
+		Input json.RawMessage `json:"input"`
+	}
+	if err := json.Unmarshal(body, &other); err != nil {
+		return err
+	}
+	r.fields = other.fields
 	var one string
-	var texts []string
 	var tokens []int
 	var lists [][]int
 	switch {
-	case json.Unmarshal(r.Input, &one) == nil:
+	case json.Unmarshal(other.Input, &one) == nil:
 		r.inputs = []string{one}
-	case json.Unmarshal(r.Input, &texts) == nil:
-		r.inputs = texts
-	case json.Unmarshal(r.Input, &tokens) == nil:
+		return nil
+	case json.Unmarshal(other.Input, &tokens) == nil:
 		lists = [][]int{tokens}
-	case json.Unmarshal(r.Input, &lists) == nil:
+	case json.Unmarshal(other.Input, &lists) == nil:
 	default:
-		return nil, errors.New("'$.input' is invalid: it should be a string, or an array of strings or of tokens")
+		return errInput
 	}
 	for _, list := range lists {
 		r.inputs = append(r.inputs, strings.Trim(fmt.Sprint(list), "[]"))
-		counts = append(counts, len(list))
+		r.counts = append(r.counts, len(list))
 	}
-	if lists == nil {
-		for _, input := range r.inputs {
-			counts = append(counts, count(input))
-		}
-	}
-	return counts, nil
+	return nil
 }
 
 func (p *Provider) embeddings(w http.ResponseWriter, r *http.Request) {

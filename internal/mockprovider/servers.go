@@ -110,7 +110,7 @@ func sayOpenAI(p *problem) any {
 }
 
 func sayAzure(p *problem) any {
-	code, message := strconv.Itoa(p.status), p.message
+	code, message := strconv.Itoa(p.status), ""
 	switch p.why {
 	case limited, crowd:
 		what := "call"
