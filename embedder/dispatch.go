@@ -396,13 +396,14 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
 	if b.cfg.Purse != nil {
 		if until, why := b.cfg.Purse.Take(f.role, int64(math.Ceil(float64(f.tokens)*l.budget.factor))); !until.IsZero() {
 			p := &b.purse[f.role]
-			if !now.Before(p.until) {
+			if p.why == "" {
 				p.since = now
 			}
 			p.until, p.why = until, why
 			b.putBack(f, now)
 			return true
 		}
+		b.purse[f.role] = empty{}
 	}
 	f.line = l
 	f.charge = l.budget.take(f.lane, float64(f.tokens), now)
@@ -461,12 +462,11 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		f.share.use(took / time.Duration(max(1, l.most-l.reserve)))
 	}
 	l.budget.settle(f.charge, report, failed, now)
-	charged := int64(0)
-	if err == nil {
-		if charged = int64(report.Charged); charged == 0 {
-			charged = int64(f.tokens)
-		}
+	charged := int64(report.Charged) // also for what brings nothing
+	if err == nil && charged == 0 {
+		charged = int64(f.tokens)
 	}
+	l.total.tokens += charged
 	if b.cfg.Purse != nil {
 		b.cfg.Purse.Settle(f.role, int64(math.Ceil(f.charge.tokens)), charged)
 	}
@@ -476,7 +476,6 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 	switch {
 	case err == nil:
 		l.takes += (took - l.takes) / 4
-		l.total.tokens += charged
 		b.answers(l, now)
 		b.arrive(f, vectors, charged)
 	case f.calls == 0:
