@@ -87,8 +87,9 @@ func (l *Log) newReader(topic, group string, since time.Time, opts ...kgo.Opt) (
 	base = append(base,
 		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.FetchMinBytes(1),
-		kgo.FetchMaxBytes(max(16<<20, record)),
-		kgo.FetchMaxPartitionBytes(4<<20),
+		// The log is compressed: of short records a mebibyte is tens of them in memory, and they are there also while reading is paused.
+		kgo.FetchMaxBytes(max(4<<20, record)),
+		kgo.FetchMaxPartitionBytes(1<<20),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
 		// Where to go on from an offset that is not there is for us to say: see missing.
