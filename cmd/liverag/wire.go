@@ -375,8 +375,11 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		} else {
 			m.logger.Debug("model opened", "model", base.Name(), "kernel", simd.Kernel())
 		}
+		if _, heavy := base.(*local.MiniLM); heavy {
+			local.Spare() // what is done beside the model must not wait for it
+		}
 		// One request more than cores, because a replay leaves one free for live work.
-		opened.wrap(base, embedder.BatchConfig{Concurrency: runtime.GOMAXPROCS(0) + 1}, m.cache)
+		opened.wrap(base, embedder.BatchConfig{Concurrency: local.Processors() + 1}, m.cache)
 	case "openai":
 		base, err := openai.Open(ctx, m.openai.openai(rest, dim, m.logger))
 		if err != nil {

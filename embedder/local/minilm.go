@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -53,7 +52,7 @@ var miniLMOnce = sync.OnceValues(func() (*MiniLM, error) {
 	if w.tokens != len(pieces.tokens) || w.positions < miniLMPieces {
 		return nil, fmt.Errorf("%s: weights for %d tokens and %d positions, and %d tokens in the vocabulary", MiniLMName, w.tokens, w.positions, len(pieces.tokens))
 	}
-	m := &MiniLM{pieces: pieces, weights: w, gate: newGate(func() int { return runtime.GOMAXPROCS(0) })}
+	m := &MiniLM{pieces: pieces, weights: w, gate: newGate(Processors)}
 	m.rooms.New = func() any { return newRoom(w) }
 	return m, nil
 })

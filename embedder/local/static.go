@@ -122,7 +122,7 @@ func (s *Static) Embed(ctx context.Context, _ embedder.Role, inputs []string) ([
 	}
 	var others sync.WaitGroup
 	if total >= parallelBytes {
-		for range min(runtime.GOMAXPROCS(0), len(inputs), total/taskBytes) - 1 {
+		for range min(Processors(), len(inputs), total/taskBytes) - 1 {
 			others.Go(work)
 		}
 	}
