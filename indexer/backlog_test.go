@@ -426,3 +426,62 @@ func (a *asker) Embed(ctx context.Context, role embedder.Role, inputs []string) 
 	a.mu.Unlock()
 	return a.Embedder.Embed(ctx, role, inputs)
 }
+
+// TestWhatIsNotSentIsTakenBack: a version that waits in the model's requests gives way to a newer one of its document, but for one that is being sent; and a document that changes all
+// the time is embedded now and then all the same.
+func TestWhatIsNotSentIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 1, MaxInputs: 4}, chunker.Whole)
+		x.takes(time.Minute)
+		x.tape.append(upsert("sent", "first"))
+		run()
+		time.Sleep(time.Second)
+		x.tape.append(upsert("waits", "first"), upsert("stays", "as it is"))
+		time.Sleep(time.Second)
+		x.mu.Lock()
+		waits := x.docs["waits"].running
+		x.mu.Unlock()
+		if waits == nil {
+			t.Fatal("it is not with the model")
+		}
+		x.tape.append(upsert("waits", "second"), upsert("sent", "second"))
+		time.Sleep(time.Second)
+		x.tape.append(upsert("waits", "third"))
+		x.finish()
+		got := x.model.asked()
+		slices.Sort(got)
+		if want := []string{"as it is", "first", "second", "third"}; !slices.Equal(got, want) {
+			t.Errorf("embedded were %q, want %q", got, want)
+		}
+		if n := x.counts.superseded.Load(); n != 2 {
+			t.Errorf("%d changes were superseded, want 2", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 1, MaxInputs: 4}, chunker.Whole)
+		x.takes(10 * time.Second)
+		run()
+		synctest.Wait()
+		x.mu.Lock()
+		x.windows[fresh][needModel].bound = func() (int, int64) { return 40, 0 } // ten requests, so that who comes last is not in the next one
+		x.mu.Unlock()
+		for i := range 300 {
+			// Others keep the model busy, so that the one that changes has to wait for each of its requests.
+			for n := range 5 {
+				x.tape.append(upsert(fmt.Sprint("other", 5*i+n), fmt.Sprint("other ", 5*i+n)))
+			}
+			x.tape.append(upsert("busy", fmt.Sprint("version ", i)))
+			time.Sleep(time.Second)
+		}
+		times := 0
+		for _, input := range x.model.asked() {
+			if strings.HasPrefix(input, "version") {
+				times++
+			}
+		}
+		if times < 2 || times > 40 {
+			t.Errorf("in 300 s of changes, at 10 s for a request, %d versions were embedded", times)
+		}
+		x.finish()
+	})
+}
