@@ -80,16 +80,16 @@ func (l *Ledger) refuse(p *Purse, now time.Time, want Amount) string {
 	total := l.spent.plus(l.taken).plus(want)
 	switch {
 	case most.Cost > 0 && want.Cost > 0 && total.Cost > most.Cost:
-		return l.over(now, most.Cost.String(), l.spent.Cost.String(), want.Cost.String(), "spending.daily_usd")
+		return l.over(now, most.Cost.String(), (l.spent.Cost + l.taken.Cost).String(), want.Cost.String(), "spending.daily_usd")
 	case most.Tokens > 0 && total.Tokens > most.Tokens:
-		return l.over(now, fmt.Sprintf("%d tokens", most.Tokens), fmt.Sprint(l.spent.Tokens), fmt.Sprint(want.Tokens), "spending.daily_tokens")
+		return l.over(now, fmt.Sprintf("%d tokens", most.Tokens), fmt.Sprint(l.spent.Tokens+l.taken.Tokens), fmt.Sprint(want.Tokens), "spending.daily_tokens")
 	}
 	return ""
 }
 
 // over says that a cap is reached, and what to do.
 func (l *Ledger) over(now time.Time, most, spent, want, setting string) string {
-	text := fmt.Sprintf("the daily cap of %s is reached: %s are spent, and the next request takes up to %s; embedding goes on at %s, or after a restart with a higher %s",
+	text := fmt.Sprintf("the daily cap of %s is reached: %s are spent or on their way, and the next request takes up to %s; embedding goes on at %s, or after a restart with a higher %s",
 		most, spent, want, l.newest.end().Format(time.RFC3339), setting)
 	if dayOf(now) < l.newest {
 		text += fmt.Sprintf(". The clock says %s, and spending was counted for %s already: if the clock was wrong then, stop liverag and remove that day's lines from %s",

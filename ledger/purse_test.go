@@ -116,7 +116,7 @@ func TestManyTogetherNeverTakeMoreThanTheCap(t *testing.T) {
 		for i := range takers {
 			all.Go(func() {
 				p := l.Purse(model)
-				for n := int64(1); ; n = n%37 + 1 {
+				for n, tries := int64(1), i; ; n, tries = n%37+1, tries+1 {
 					if _, why := p.Take(embedder.Index, n); why != "" {
 						if n == 1 {
 							return
@@ -129,7 +129,7 @@ func TestManyTogetherNeverTakeMoreThanTheCap(t *testing.T) {
 						return
 					}
 					runtime.Gosched() // the request is under way
-					if (int(n)+i)%5 == 0 { // not answered
+					if tries%5 == 0 { // not answered
 						taken.Add(-n)
 						p.Settle(embedder.Index, n, 0)
 						continue
