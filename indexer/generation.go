@@ -449,6 +449,9 @@ func (g *generation) info() Info {
 	if info.Trouble == nil {
 		info.Trouble = g.trouble.Load()
 	}
+	if p := g.parts.provider(); info.Trouble == nil && p.State == embedder.Paused && lag > 0 {
+		info.Trouble = &Trouble{Since: p.Since, Detail: p.Detail}
+	}
 	info.Reconciling = g.reconciling.Load()
 	applied, end, done := g.progress.totals()
 	p := &info.Progress

@@ -388,9 +388,10 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.mu.Lock()
 		m.closers = append(m.closers, base)
 		m.mu.Unlock()
+		purse, most := m.purse(name, base.MaxBatchTokens())
 		opened.providers = opened.wrap(base, embedder.BatchConfig{
-			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: base.MaxBatchTokens(), Linger: openaiLinger,
-			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(), Purse: m.purse(name),
+			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: most, Linger: openaiLinger,
+			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(), Purse: purse,
 		}, m.cache).Providers
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
@@ -412,12 +413,16 @@ func (m *models) opened(name string) (*model, error) {
 	return nil, fmt.Errorf("model %s is not open", name)
 }
 
-// purse is what may be spent on a model; nil where nobody counts.
-func (m *models) purse(name string) embedder.Purse {
+// purse is what may be spent on a model; nil where nobody counts. most, 0 for any number, is how many tokens the model takes in a request, and how many it is to be sent in one.
+func (m *models) purse(name string, most int) (embedder.Purse, int) {
 	if m.ledger == nil {
-		return nil
+		return nil, most
 	}
-	return m.ledger.Purse(name)
+	purse := m.ledger.Purse(name)
+	if part := purse.MostTokens(); part > 0 && (most == 0 || part < most) {
+		most = part
+	}
+	return purse, most
 }
 
 // wrap puts the scheduler of requests, and the caches, before a model. Questions for a provider go through the scheduler too, which sends them first and beside the
