@@ -140,6 +140,22 @@ func (g *generation) ofProviders(of func(embedder.Provider) float64) (sum float6
 	return sum
 }
 
+// troubleOf is what keeps a model's provider from taking what there is for it; nil: nothing does.
+func troubleOf(p embedder.Provider) *Trouble {
+	detail := p.Detail
+	switch p.State {
+	case "", embedder.Ready:
+		return nil
+	case embedder.Paused: // which is for us to change, not for the provider
+	default:
+		detail = fmt.Sprintf("the model's provider %s is %s: %s", p.Name, p.State, p.Detail)
+	}
+	if !p.NextTry.IsZero() {
+		detail += fmt.Sprintf("; the next try is at %s", p.NextTry.UTC().Format(time.RFC3339))
+	}
+	return &Trouble{Since: p.Since, Detail: detail}
+}
+
 // begin opens a new generation at once if that goes smoothly. If it does not, run tries again.
 func (g *generation) begin() {
 	if g.desired() == drop {
@@ -449,8 +465,8 @@ func (g *generation) info() Info {
 	if info.Trouble == nil {
 		info.Trouble = g.trouble.Load()
 	}
-	if p := g.parts.provider(); info.Trouble == nil && p.State == embedder.Paused && lag > 0 {
-		info.Trouble = &Trouble{Since: p.Since, Detail: p.Detail}
+	if info.Trouble == nil && lag > 0 {
+		info.Trouble = troubleOf(g.parts.provider())
 	}
 	info.Reconciling = g.reconciling.Load()
 	applied, end, done := g.progress.totals()

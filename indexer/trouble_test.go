@@ -1,0 +1,51 @@
+package indexer
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
+)
+
+// TestTheProvidersTroubleIsTheGenerations: a generation with work to do says which endpoint keeps it, since when, and when that is tried again. One that has nothing to do, or another
+// endpoint to do it, has no trouble.
+func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
+	now := time.Now()
+	at := func(name string, state embedder.State, next time.Duration) embedder.Provider {
+		return embedder.Provider{Name: name, State: state, Since: now.Add(-time.Hour), NextTry: now.Add(next), Detail: "because of " + name}
+	}
+	for _, test := range []struct {
+		name      string
+		providers []embedder.Provider
+		idle      bool
+		want      string // in the detail; empty: no trouble
+	}{
+		{"in this process", nil, false, ""},
+		{"ready", []embedder.Provider{at("a", embedder.Ready, 0)}, false, ""},
+		{"held", []embedder.Provider{at("a", embedder.Held, time.Minute)}, false, "a is held: because of a; the next try is at " + now.Add(time.Minute).UTC().Format(time.RFC3339)},
+		{"paused", []embedder.Provider{at("a", embedder.Paused, time.Hour)}, false, "because of a; the next try is at"},
+		{"nothing to do", []embedder.Provider{at("a", embedder.Down, time.Minute)}, true, ""},
+		{"another one does it", []embedder.Provider{at("a", embedder.Down, time.Minute), at("b", embedder.Ready, 0)}, false, ""},
+		{"none does it", []embedder.Provider{at("a", embedder.Down, time.Hour), at("b", embedder.Held, time.Second)}, false, "b is held"},
+	} {
+		x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
+		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
+		g.parts = Parts{Embedder: embedder.NewHash(8), Providers: func() []embedder.Provider { return test.providers }}
+		g.progress.assign(stream.Position{})
+		end := stream.End{Offset: 5, At: now}
+		if test.idle {
+			end.Offset = 0
+		}
+		g.progress.observe(end)
+		got := g.info().Trouble
+		switch {
+		case (got == nil) != (test.want == ""):
+			t.Errorf("%s: the trouble is %+v, want %q", test.name, got, test.want)
+		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour))):
+			t.Errorf("%s: the trouble is %+v, want %q since an hour", test.name, got, test.want)
+		}
+	}
+}
