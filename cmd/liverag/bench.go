@@ -136,6 +136,7 @@ type server struct {
 	client *client
 	stderr *bytes.Buffer
 	ready  time.Duration
+	gone   chan struct{} // closed when it has exited, and all that it said is in stderr
 }
 
 func (b *bench) start(ctx context.Context) (*server, error) {
@@ -154,7 +155,7 @@ func launchServer(ctx context.Context, dir string, environ []string, flags ...st
 	data := filepath.Join(dir, "data")
 	_ = os.Remove(filepath.Join(data, urlFile))
 	cmd := exec.Command(self, append([]string{"up", "--data", data, "--listen", "127.0.0.1:0"}, flags...)...)
-	s := &server{cmd: cmd, stderr: &bytes.Buffer{}}
+	s := &server{cmd: cmd, stderr: &bytes.Buffer{}, gone: make(chan struct{})}
 	cmd.Stderr = s.stderr
 	cmd.Env = environ
 	cmd.Dir = dir // no configuration file of the caller's
@@ -163,7 +164,10 @@ func launchServer(ctx context.Context, dir string, environ []string, flags ...st
 		return nil, fmt.Errorf("start the server: %w", err)
 	}
 	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	go func() {
+		exited <- cmd.Wait()
+		close(s.gone)
+	}()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	for {
 		if base, err := os.ReadFile(filepath.Join(data, urlFile)); err == nil {

@@ -59,7 +59,7 @@ The floor is the earliest that the limits allow: with an allowance of R a minute
 
 Tokens needed are counted from what is stored: each different input once, by the provider's tokenizer. Tokens paid are what the provider charged for; requests that it fails for no limit are charged too. Afterwards each document is read back and compared, and liverag verify compares all of them with the log: what differs is lost.
 
-Where the time went: "to the first request" is from sending the documents until the provider got a request; "unused" is how long the provider's allowance stood full, or a request less than full, while there was work; "after the last answer" is until everything was searchable.
+Where the time went: "to the first request" is from sending the documents until the provider got a request; "unused" is how long the provider's allowance stood full, or a request less than full, while there was work; "after the last answer" is until everything was searchable. "processors" is their time in all: where that, shared among the machine's processors, is near the floor, the machine is the limit and not the provider.
 
 The plain client beside it is what such pipelines usually have, on the same chunks and a provider of its own with the same limits: go-openai, 8 workers, a document a request. A 429, a 5xx or a broken connection is tried again after a random time of up to 1, 2, 4, 8, 16 s (OpenAI's own advice: exponential, with jitter, 6 attempts); then the document is given up, and counts as lost. go-openai does not show it Retry-After. It only embeds, and stores nothing. It is stopped after twice the floor and a minute; what is not done by then is unfinished.`,
 		examples: []example{
@@ -172,7 +172,7 @@ func (b *limitsBench) run(ctx context.Context, c *call) (err error) {
 	b.flooded = 10 * time.Second
 	if b.quick {
 		b.documents, b.floor, b.during = min(b.documents, 60), min(b.floor, 2*time.Second), min(b.during, 2*time.Second)
-		b.outage, b.flooded = min(b.outage, time.Second), time.Second
+		b.outage, b.flooded = min(b.outage, time.Second), 500*time.Millisecond
 	}
 	if b.requests != "" {
 		if b.timeline, err = os.Create(b.requests); err != nil {

@@ -53,6 +53,7 @@ func (b *limitsBench) flood(ctx context.Context, t *limitsTrial, f flooding, per
 	if err != nil {
 		return err
 	}
+	busy := s.busy()
 	changes, each := len(t.corpus.texts), max(1, perSecond/10)
 	tokens := make([]string, (changes+each-1)/each)
 	g, sending := errgroup.WithContext(ctx)
@@ -80,6 +81,7 @@ func (b *limitsBench) flood(ctx context.Context, t *limitsTrial, f flooding, per
 	out.add("changes sent", float64(changes)/sent.Seconds(), "a second")
 	f.judge(out, t, changes)
 	out.add("in the middle of it", 100*middle(out.requests)/f.rate(t.allowed.latency), "%")
+	busy(out)
 	out.Lost, err = t.corpus.lost(ctx, s.server)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ func (s *limitsServer) Close() error {
 		if _, err := s.stop(); err != nil {
 			_ = s.cmd.Process.Kill()
 		}
+		<-s.gone
 	}
 	if s.keep {
 		return nil
@@ -123,12 +125,50 @@ func (b *limitsBench) begin(ctx context.Context, t *limitsTrial, r *rehearsal, w
 	return time.Now(), err
 }
 
+// processor is how many seconds of processors a process has used; false where that is not known.
+func processor(pid string) (seconds float64, ok bool) {
+	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return 0, false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // the name before it may have spaces
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0, false
+	}
+	for _, field := range fields[11:13] { // of the program, and of the system for it
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			return 0, false
+		}
+		seconds += ticks / 100
+	}
+	return seconds, true
+}
+
+// busy measures from now on how much the server, and this process with the provider, use of the processors.
+func (s *limitsServer) busy() (add func(out *limitsResult)) {
+	pids := [2]string{strconv.Itoa(s.cmd.Process.Pid), "self"}
+	var before [2]float64
+	for i, pid := range pids {
+		before[i], _ = processor(pid)
+	}
+	return func(out *limitsResult) {
+		for i, name := range []string{"processors, the server", "processors, provider and sender"} {
+			if after, ok := processor(pids[i]); ok {
+				out.add(name, after-before[i], "s")
+			}
+		}
+	}
+}
+
 // index sends the corpus to a server and measures until all of it is searchable. meanwhile gets the tokens of its changes.
 func (b *limitsBench) index(ctx context.Context, t *limitsTrial, r *rehearsal, s *limitsServer, meanwhile func(ctx context.Context, begin time.Time, tokens []string) ([]measure, error)) (*limitsResult, error) {
 	begin, err := b.begin(ctx, t, r, ours)
 	if err != nil {
 		return nil, err
 	}
+	busy := s.busy()
 	tokens, err := t.corpus.sendAll(ctx, s.server)
 	if err != nil {
 		return nil, err
@@ -154,6 +194,7 @@ func (b *limitsBench) index(ctx context.Context, t *limitsTrial, r *rehearsal, s
 	if err != nil {
 		return nil, err
 	}
+	busy(result)
 	result.More = append(result.More, more...)
 	result.Lost, err = t.corpus.lost(ctx, s.server)
 	return result, err

@@ -98,7 +98,7 @@ func (b *limitsBench) withModel(ctx context.Context, model string, t *limitsTria
 // indexLocal sends the corpus and measures until all of it is searchable.
 func (b *limitsBench) indexLocal(ctx context.Context, t *limitsTrial, s *limitsServer) (*limitsResult, error) {
 	b.call.Err.Status("%s, %s: %s", b.scenario, t.variant, count(len(t.corpus.texts), "document"))
-	begin := time.Now()
+	busy, begin := s.busy(), time.Now()
 	tokens, err := t.corpus.sendAll(ctx, s.server)
 	if err == nil {
 		err = waitSearchable(ctx, s.server, "live", 30*time.Minute, tokens...)
@@ -110,6 +110,7 @@ func (b *limitsBench) indexLocal(ctx context.Context, t *limitsTrial, s *limitsS
 		Scenario: b.scenario, Variant: t.variant, Client: ours, Documents: len(t.corpus.texts), Chunks: t.corpus.total, TokensNeeded: t.corpus.needed,
 		Seconds: time.Since(begin).Seconds(),
 	}
+	busy(out)
 	b.results = append(b.results, out)
 	return out, nil
 }

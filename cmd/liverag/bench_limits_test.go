@@ -48,27 +48,32 @@ func TestBenchLimits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some seconds; without -short it runs")
 	}
-	results := benchLimits(t, "--documents", "30", "--floor", "1s", "--during", "1s", "--outage", "500ms", "--plain=false", "--scenario", "thousand", "--scenario", "trickle", "--scenario", "cut", "--scenario", "flood",
-		"--variant", "settings-1s", "--variant", "settings", "--variant", "outage", "--variant", "faults", "--variant", "in-flight")
-	if len(results) != 5 {
-		t.Errorf("%d results, want one of each variant", len(results))
-	}
-	for _, r := range results {
-		if r.Client != ours || r.Documents == 0 || r.Chunks < r.Documents || r.TokensNeeded == 0 || r.Requests == 0 {
-			t.Errorf("it measured nothing: %s", &r)
-		}
-		if r.Lost != 0 || r.Unfinished != 0 {
-			t.Errorf("documents are lost: %s", &r)
-		}
-		if r.TokensPaid-r.TokensFailed != r.TokensNeeded {
-			t.Errorf("tokens are paid that were not needed: %s", &r)
-		}
-		if r.Throttled != 0 {
-			t.Errorf("the limits are in the settings, and it was refused all the same: %s", &r)
-		}
-		if r.Ratio < .99 {
-			t.Errorf("it was quicker than can be: %s", &r)
-		}
+	for _, tt := range []struct{ scenario, variant string }{
+		{"thousand", "settings-1s"}, {"trickle", bySettings}, {"cut", "outage"}, {"cut", "faults"}, {"flood", "in-flight"},
+	} {
+		t.Run(tt.variant, func(t *testing.T) {
+			t.Parallel() // each waits most of its time
+			results := benchLimits(t, "--documents", "30", "--floor", "1s", "--outage", "500ms", "--plain=false", "--scenario", tt.scenario, "--variant", tt.variant)
+			if len(results) != 1 {
+				t.Fatalf("%d results", len(results))
+			}
+			r := results[0]
+			if r.Scenario != tt.scenario || r.Variant != tt.variant || r.Client != ours || r.Documents == 0 || r.Chunks < r.Documents || r.TokensNeeded == 0 || r.Requests == 0 {
+				t.Errorf("it measured nothing: %s", &r)
+			}
+			if r.Lost != 0 || r.Unfinished != 0 {
+				t.Errorf("documents are lost: %s", &r)
+			}
+			if r.TokensPaid-r.TokensFailed != r.TokensNeeded {
+				t.Errorf("tokens are paid that were not needed: %s", &r)
+			}
+			if r.Throttled != 0 {
+				t.Errorf("the limits are in the settings, and it was refused all the same: %s", &r)
+			}
+			if r.Ratio < .99 {
+				t.Errorf("it was quicker than can be: %s", &r)
+			}
+		})
 	}
 }
 
@@ -77,7 +82,7 @@ func TestBenchLimitsReplay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes some seconds; without -short it runs")
 	}
-	results := benchLimits(t, "--documents", "30", "--during", "500ms", "--plain=false", "--scenario", "replay", "--scenario", "local", "--variant", "endpoint", "--variant", "static")
+	results := benchLimits(t, "--documents", "20", "--during", "500ms", "--plain=false", "--scenario", "replay", "--scenario", "local", "--variant", "endpoint", "--variant", "static")
 	if len(results) != 2 {
 		t.Fatalf("%d results, want one of each scenario", len(results))
 	}
