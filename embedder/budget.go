@@ -189,7 +189,11 @@ func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time
 			n = tokens
 			keep += min(b.margin(flying), bucket.size/8)
 		}
-		wait = max(wait, bucket.wait(n, keep, now))
+		held := bucket.wait(n, keep, now)
+		if held > 0 && (bucket == &b.learned.requests || bucket == &b.learned.tokens) {
+			b.learned.wanted = true
+		}
+		wait = max(wait, held)
 	})
 	return max(wait, 0)
 }
@@ -372,8 +376,10 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	if !t.State || b.rate == 0 {
 		return
 	}
+	before := false // it is of the window before this one
 	if t.Reset > 0 || t.Left >= t.Limit {
 		// Filling evenly it is full again at Reset, so that tells its size. One that is not full by then at that pace gets all of it at once.
+		before = b.window > 0 && sent.Before(b.full.Add(-b.window))
 		size := t.Left + b.rate*t.Reset.Seconds()
 		if t.Limit > 0 && size > 1.02*t.Limit+b.rate*resetRounding.Seconds() {
 			b.window = per
@@ -384,8 +390,8 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 			b.size = max(1, t.Left, min(size, max(t.Limit, 1)))
 		}
 	}
-	if b.window > 0 && sent.Before(b.full.Add(-b.window)) {
-		return // of the window before this one
+	if before {
+		return
 	}
 	// The request was counted when it came there, which may have been long after it was sent; what had come back until then would be counted twice. So what an answer says is
 	// there too much, may be that. The least of several is believed.
@@ -421,12 +427,15 @@ type lesson struct {
 	// What was sent since.
 	sentRequests, sentTokens float64
 
-	quiet time.Duration
-	grows time.Time // when the pace last grew, or may begin to
-	grown bool      // since the last refusal
-	sure  bool      // the pace was measured between two refusals
-	vain  int       // refusals in a row at a pace that had been measured and not grown since
-	deaf  time.Time // nothing is learned until then: the refusals have nothing to do with the pace
+	rate     float64   // the pace, a second; 0: none was learned
+	ofTokens bool      // it is of tokens, not of requests
+	faster   float64   // by how much it grows in a second, while it is wanted; less with each refusal
+	wanted   bool      // work had to wait for it since it last grew
+	grows    time.Time // when it last grew, or may begin to
+	grown    bool      // since the last refusal
+	quiet    time.Duration
+	vain     int       // refusals in a row at a pace that had not grown since the last, and was not far off
+	deaf     time.Time // nothing is learned until then: the refusals have nothing to do with the pace
 }
 
 const (
@@ -436,10 +445,12 @@ const (
 	learnedBurst = 100 * time.Millisecond
 	// quietFirst is how long a measured pace is kept before more is tried, and doubles while nothing more is found, up to quietLongest.
 	quietFirst, quietLongest = 30 * time.Second, 10 * time.Minute
+	// tokensBind: a request of so many tokens that is refused, is so for its tokens. Providers allow from 300 to 3,000 tokens for each request that they allow.
+	tokensBind = 1000
 	// vainMost refusals in a row at a measured pace, each of which lowered it, and it is not the pace that is refused.
 	vainMost = 3
-	// measuredWithin: over a longer time than this the limits may have changed in between.
-	measuredWithin = time.Minute
+	// quickly and slowly are the first and the last growth of a pace, a second.
+	quickly, slowly = 2, 1.05
 )
 
 // note counts a request that is being sent.
@@ -461,59 +472,71 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	if now.Before(l.deaf) {
 		return
 	}
-	if l.vain++; !l.sure || l.grown {
-		l.vain = 0
+	passed := max(c.sent.Sub(l.since).Seconds(), .1)
+	ofTokens := c.tokens >= tokensBind
+	sent := c.sentRequests
+	if ofTokens {
+		sent = c.sentTokens
+	}
+	pace := sent / passed
+	switch {
+	case l.rate == 0:
+		// Most keep a minute's allowance, which was saved up before the beginning. Where it was less, growing soon finds out.
+		pace, l.faster = max(sent, c.tokens/2)/(passed+60), quickly
+	case ofTokens != l.ofTokens:
+		l.faster = quickly
+	case l.grown:
+		pace = min(max(pace, l.rate/l.faster), l.rate)
+		l.faster = math.Sqrt(l.faster)
+	default:
+		if l.vain++; pace < l.rate/3 {
+			l.vain = 0 // that is another limit than it was
+		}
+		pace, l.faster = min(max(pace, l.rate/8), .9*l.rate), math.Sqrt(quickly)
 	}
 	if l.vain == vainMost {
-		l.pace(0, 0)
-		l.sure, l.vain, l.deaf, l.since = false, 0, now.Add(quietLongest), time.Time{}
+		l.pace(0, false)
+		l.vain, l.deaf, l.since = 0, now.Add(quietLongest), time.Time{}
 		return
 	}
-	passed := max(c.sent.Sub(l.since).Seconds(), .1)
-	requests, tokens := max(c.sentRequests, .5)/passed, max(c.sentTokens, c.tokens/2)/passed
-	switch {
-	case l.requests.rate == 0:
-		// What was saved up before the beginning is in it too.
-		requests, tokens, l.sure = requests/2, tokens/2, false
-	case passed > measuredWithin.Seconds():
-		requests, tokens, l.sure = min(requests, .8*l.requests.rate), min(tokens, .8*l.tokens.rate), false
-	default:
-		if l.sure && math.Abs(tokens-l.tokens.rate) < .2*l.tokens.rate {
-			l.quiet = min(2*l.quiet, quietLongest)
-		} else {
-			l.quiet = quietFirst
-		}
-		l.sure = true
-	}
-	l.pace(learnedCaution*requests, learnedCaution*tokens)
+	l.pace(learnedCaution*pace, ofTokens)
 	l.requests.level, l.tokens.level = 0, 0
 	l.since, l.sentRequests, l.sentTokens = c.sent, 0, 0
 	l.grows, l.grown = now, false
-	if l.sure {
+	if l.faster < slowly {
+		l.faster = slowly
+		l.quiet = min(max(2*l.quiet, quietFirst), quietLongest)
 		l.grows = now.Add(l.quiet)
+	} else {
+		l.quiet = 0
 	}
 }
 
-func (l *lesson) pace(requests, tokens float64) {
-	l.requests.rate, l.tokens.rate = requests, tokens
-	l.requests.size = max(1, requests*learnedBurst.Seconds())
-	l.tokens.size = max(1, tokens*learnedBurst.Seconds())
+// pace sets the pace, of tokens or of requests. The other is not bound: which of the two it was that a refusal was for, is a guess.
+func (l *lesson) pace(rate float64, ofTokens bool) {
+	l.rate, l.ofTokens = rate, ofTokens
+	bound, free := &l.requests, &l.tokens
+	if ofTokens {
+		bound, free = free, bound
+	}
+	bound.rate, bound.size = rate, max(1, rate*learnedBurst.Seconds())
+	free.rate = 0
 }
 
 // grow tries for more, after a while: the limits may have been raised, or be higher than they seemed.
 func (l *lesson) grow(now time.Time) {
 	passed := now.Sub(l.grows)
-	if l.requests.rate == 0 || passed < time.Second/4 {
+	if l.rate == 0 || passed < time.Second/4 {
 		return
 	}
-	faster := 1.05
-	if !l.sure {
-		faster = 1.3
+	if !l.wanted {
+		l.grows = now
+		return
 	}
+	l.wanted = false
 	passed = min(passed, 2*time.Second) // in a longer time nobody asked, and nothing was tried
 	l.requests.fill(now)
 	l.tokens.fill(now)
-	factor := math.Pow(faster, passed.Seconds())
-	l.pace(l.requests.rate*factor, l.tokens.rate*factor)
+	l.pace(l.rate*math.Pow(l.faster, passed.Seconds()), l.ofTokens)
 	l.grows, l.grown = now, true
 }
