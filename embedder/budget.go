@@ -220,13 +220,13 @@ func (b *budget) largest() float64 {
 	return math.Inf(1)
 }
 
-// aim is how many tokens a request is worth waiting for while tokens are what is short: so many that requests don't run out first, and that there are not more than ten a second.
+// aim is how many tokens a request is worth waiting for while tokens are what is short: so many that requests don't run out first, with as many to spare, and that there are not more than ten a second.
 func (b *budget) aim() float64 {
 	requests, tokens := b.rates()
 	if math.IsInf(tokens, 1) {
 		return 0
 	}
-	return max(tokens/requests, tokens/10)
+	return max(2*tokens/requests, tokens/10)
 }
 
 // scarce tells whether requests are what is short: then no place in one should stay empty.
@@ -413,7 +413,7 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 }
 
 // answersForMore is how many answers in a row have to say that there is more than we think.
-const answersForMore = 4
+const answersForMore = 12
 
 // resetRounding is by how much a told reset may be too long because it was rounded up.
 const resetRounding = time.Second
@@ -435,6 +435,7 @@ type lesson struct {
 	grown    bool      // since the last refusal
 	quiet    time.Duration
 	vain     int       // refusals in a row at a pace that had not grown since the last, and was not far off
+	before   float64   // the pace before those
 	deaf     time.Time // nothing is learned until then: the refusals have nothing to do with the pace
 }
 
@@ -448,7 +449,13 @@ const (
 	// tokensBind: a request of so many tokens that is refused, is so for its tokens. Providers allow from 300 to 3,000 tokens for each request that they allow.
 	tokensBind = 1000
 	// vainMost refusals in a row at a measured pace, each of which lowered it, and it is not the pace that is refused.
-	vainMost = 3
+	vainMost = 4
+	// deafFor is for how long it is then kept as it was.
+	deafFor = time.Minute
+	// learnedHead is how long a time's allowance is taken to have been saved up before the beginning.
+	learnedHead = 15 * time.Second
+	// measuredWithin: over a longer time than this the limits may have changed in between.
+	measuredWithin = time.Minute
 	// quickly and slowly are the first and the last growth of a pace, a second.
 	quickly, slowly = 2, 1.05
 )
@@ -473,30 +480,38 @@ func (l *lesson) refuse(c charge, now time.Time) {
 		return
 	}
 	passed := max(c.sent.Sub(l.since).Seconds(), .1)
-	ofTokens := c.tokens >= tokensBind
-	sent := c.sentRequests
+	ofTokens := l.ofTokens
+	if l.rate == 0 {
+		ofTokens = c.tokens >= tokensBind
+	}
+	sent, refused := c.sentRequests, 1.0
 	if ofTokens {
-		sent = c.sentTokens
+		sent, refused = c.sentTokens, c.tokens
 	}
 	pace := sent / passed
+	if !l.grown && l.rate > 0 && pace > l.rate/3 {
+		if l.vain++; l.vain == 1 {
+			l.before = l.rate
+		}
+	} else {
+		l.vain = 0
+	}
 	switch {
 	case l.rate == 0:
-		// Most keep a minute's allowance, which was saved up before the beginning. Where it was less, growing soon finds out.
-		pace, l.faster = max(sent, c.tokens/2)/(passed+60), quickly
-	case ofTokens != l.ofTokens:
-		l.faster = quickly
+		// What was saved up before the beginning is in it, which may have been a minute's or a second's allowance: growing soon finds out.
+		pace, l.faster = max(sent, refused/2)/(passed+learnedHead.Seconds()), quickly
+	case l.faster < quickly && sent >= 5*refused && passed <= measuredWithin.Seconds():
+		// It may have been a little more, by what was refused; that is little beside what was sent.
+		pace, l.faster = min(pace, l.rate), slowly/2
 	case l.grown:
 		pace = min(max(pace, l.rate/l.faster), l.rate)
 		l.faster = math.Sqrt(l.faster)
 	default:
-		if l.vain++; pace < l.rate/3 {
-			l.vain = 0 // that is another limit than it was
-		}
 		pace, l.faster = min(max(pace, l.rate/8), .9*l.rate), math.Sqrt(quickly)
 	}
 	if l.vain == vainMost {
-		l.pace(0, false)
-		l.vain, l.deaf, l.since = 0, now.Add(quietLongest), time.Time{}
+		l.pace(l.before, ofTokens)
+		l.vain, l.deaf = 0, now.Add(deafFor)
 		return
 	}
 	l.pace(learnedCaution*pace, ofTokens)
@@ -512,7 +527,7 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	}
 }
 
-// pace sets the pace, of tokens or of requests. The other is not bound: which of the two it was that a refusal was for, is a guess.
+// pace sets the pace, of tokens or of requests. The other is not bound: which of the two it was that a refusal was for, is a guess, made at the first.
 func (l *lesson) pace(rate float64, ofTokens bool) {
 	l.rate, l.ofTokens = rate, ofTokens
 	bound, free := &l.requests, &l.tokens

@@ -83,9 +83,9 @@ func TestAtTheLimit(t *testing.T) {
 		"in the settings, and told":           {mockprovider.Config{}, known, 1.02, 0},
 		"in the settings alone":               {mockprovider.Config{Headers: "none", Quiet: true}, known, 1.02, 0},
 		"told by refusals":                    {mockprovider.Config{Headers: "none"}, embedder.Limits{}, 1.1, 5},
-		"told by nobody":                      {mockprovider.Config{Headers: "none", Quiet: true}, embedder.Limits{}, 1.15, 5},
+		"told by nobody":                      {mockprovider.Config{Headers: "none", Quiet: true}, embedder.Limits{}, 1.3, 15},
 		"a minute at once, told":              {mockprovider.Config{Burst: time.Minute}, embedder.Limits{}, 1.02, 0},
-		"a minute at once, told by nobody":    {mockprovider.Config{Burst: time.Minute, Headers: "none", Quiet: true}, embedder.Limits{}, 1.15, 5},
+		"a minute at once, told by nobody":    {mockprovider.Config{Burst: time.Minute, Headers: "none", Quiet: true}, embedder.Limits{}, 1.3, 15},
 		"windows, told":                       {mockprovider.Config{Window: time.Minute}, embedder.Limits{}, 1.02, 0},
 		"charged otherwise":                   {mockprovider.Config{UsageFactor: 1.3}, embedder.Limits{}, 1.02, 0},
 		"charged otherwise, in the settings":  {mockprovider.Config{UsageFactor: 1.3, Headers: "none", Quiet: true}, known, 1.02, 0},
@@ -116,4 +116,157 @@ func TestAtTheLimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTrickle: 47 chunks of 400 tokens at a provider that takes 3 requests and 10,000 tokens a minute; and a second provider does not wait for the first.
+func TestTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule(t, mockprovider.Config{RPM: 3, TPM: 10_000, Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
+		free := schedule(t, mockprovider.Config{Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
+		took := make(chan time.Duration, 1)
+		go func() { took <- s.documents(t, t.Context(), 47, 1, 400) }()
+		if other := free.documents(t, t.Context(), 47, 1, 400); other > time.Second {
+			t.Errorf("the second provider took %v beside the first", other)
+		}
+		slow := <-took
+		stats := s.provider.Stats()
+		// One request and 3 tokens went to find out the dimension.
+		floor := s.provider.Floor(3, 47*400+3)
+		t.Logf("%v, floor %v; %+v", slow, floor, stats)
+		if slow > floor*105/100 || stats.RateLimited != 0 {
+			t.Errorf("it took %v with %d answers of 429; the limits alone take %v", slow, stats.RateLimited, floor)
+		}
+	})
+}
+
+// TestBadTimes: limits cut to a tenth in the middle and restored, an outage of ten minutes, one request in twenty that fails: nothing is lost, it goes on by itself, and nobody is overrun.
+func TestBadTimes(t *testing.T) {
+	at := func(text string) []mockprovider.Event {
+		events, err := mockprovider.ParseSchedule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return events
+	}
+	faults, err := mockprovider.ParseFaults("500=0.025,503=0.025")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		provider mockprovider.Config
+		within   float64
+		refused  int64
+	}{
+		"cut to a tenth and restored": {mockprovider.Config{Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.05, 10},
+		"the same, told by nobody":    {mockprovider.Config{Headers: "none", Quiet: true, Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 2.5, 150},
+		"ten minutes of 503":          {mockprovider.Config{Schedule: at("30s:503;10m30s:up")}, 1.15, 0},
+		"ten minutes of nothing":      {mockprovider.Config{Schedule: at("30s:cut;10m30s:up")}, 1.15, 0},
+		"one in twenty fails":         {mockprovider.Config{Faults: faults, Seed: 3}, 1.15, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.provider.RPM, c.provider.TPM, c.provider.Latency, c.provider.Burst = 3000, 1_000_000, 50*time.Millisecond, time.Second
+				const documents, chunks, tokens = 1000, 5, 400
+				s := schedule(t, c.provider, embedder.BatchConfig{Patience: time.Hour})
+				took := s.documents(t, t.Context(), documents, chunks, tokens)
+				stats := s.provider.Stats()
+				floor := s.provider.Floor(stats.Answered, stats.Tokens+stats.TokensFailed)
+				t.Logf("%v, floor %v (%.3f); %d requests, %d refused, %d failed, busiest second %d", took, floor, float64(took)/float64(floor), stats.Requests, stats.RateLimited, stats.TokensFailed, stats.BusiestSecond)
+				if float64(took) > c.within*float64(floor) {
+					t.Errorf("it took %v; the limits alone take %v", took, floor)
+				}
+				if stats.RateLimited > c.refused {
+					t.Errorf("%d answers of 429, want at most %d", stats.RateLimited, c.refused)
+				}
+				if stats.BusiestSecond > 60 {
+					t.Errorf("%d requests in one second, and 50 are allowed", stats.BusiestSecond)
+				}
+			})
+		})
+	}
+}
+
+// TestLiveBesideAReplay: an edit a second is as fresh beside a replay that takes all it can get as without one.
+func TestLiveBesideAReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule(t, mockprovider.Config{RPM: 3000, TPM: 1_000_000, Burst: time.Second, Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
+		edits := func() (slowest time.Duration) {
+			for i := range 30 {
+				began := time.Now()
+				if _, err := s.Embed(t.Context(), embedder.Index, []string{text(1_000_000+i, 400)}); err != nil {
+					t.Error(err)
+				}
+				slowest = max(slowest, time.Since(began))
+				time.Sleep(time.Second - time.Since(began))
+			}
+			return slowest
+		}
+		idle := edits()
+		ctx, cancel := context.WithCancel(embedder.WithLane(t.Context(), embedder.Replay))
+		var all sync.WaitGroup
+		for g := range 64 {
+			all.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					s.Embed(ctx, embedder.Index, []string{text(g*1000+n, 400), text(100_000+g*1000+n, 400)})
+				}
+			})
+		}
+		time.Sleep(3 * time.Second)
+		tokens := s.provider.Stats().Tokens
+		busy := edits()
+		used := float64(s.provider.Stats().Tokens-tokens) / 500_000
+		cancel()
+		all.Wait()
+		t.Logf("idle %v, beside a replay %v; %.1f %% of the limit were used", idle, busy, 100*used)
+		if busy > idle*3/2 {
+			t.Errorf("the slowest edit took %v beside a replay, and %v without", busy, idle)
+		}
+		if used < .95 {
+			t.Errorf("%.1f %% of the limit were used", 100*used)
+		}
+		if n := s.provider.Stats().RateLimited; n > 0 {
+			t.Errorf("%d answers of 429", n)
+		}
+	})
+}
+
+// TestShareOfTheLimit: a replay keeps to its share of what is allowed, and imports get the rest.
+func TestShareOfTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule(t, mockprovider.Config{RPM: 3000, TPM: 1_000_000, Burst: time.Second, Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
+		var mu sync.Mutex
+		tokens := map[embedder.Lane]int{}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		work := func(lane embedder.Lane, ctx context.Context) {
+			for g := range 64 {
+				all.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						if _, err := s.Embed(embedder.WithLane(ctx, lane), embedder.Index, []string{text(int(lane)*1_000_000+g*1000+n, 400)}); err == nil {
+							mu.Lock()
+							tokens[lane] += 400
+							mu.Unlock()
+						}
+					}
+				})
+			}
+		}
+		work(embedder.Replay, embedder.WithShare(ctx, embedder.NewShare(.3)))
+		time.Sleep(time.Minute)
+		mu.Lock()
+		alone := tokens[embedder.Replay]
+		clear(tokens)
+		mu.Unlock()
+		work(embedder.Backfill, ctx)
+		time.Sleep(time.Minute)
+		mu.Lock()
+		replay, backfill := tokens[embedder.Replay], tokens[embedder.Backfill]
+		mu.Unlock()
+		cancel()
+		all.Wait()
+		t.Logf("alone %d, then %d beside %d", alone, replay, backfill)
+		if alone < 280_000 || alone > 320_000 || replay < 270_000 || replay > 320_000 || backfill < 650_000 {
+			t.Errorf("a share of .3 took %d of a million tokens in a minute; then %d, and the backfill %d", alone, replay, backfill)
+		}
+	})
 }
