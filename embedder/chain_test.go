@@ -21,7 +21,7 @@ func chain(t testing.TB, inner embedder.Embedder, batch embedder.BatchConfig) em
 	if err != nil {
 		t.Fatal(err)
 	}
-	return embedder.Meter(embedder.QueryCache(long, 100))
+	return embedder.QueryCache(long, 100)
 }
 
 func TestChainConforms(t *testing.T) {

@@ -3,7 +3,6 @@ package embedder_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/embedder/embeddertest"
@@ -53,31 +52,6 @@ func TestQueryCache(t *testing.T) {
 		t.Error(err)
 	} else {
 		mustAnswer(t, "mixed", func() ([][]float32, error) { return v, nil }, "x", "b", "y")
-	}
-}
-
-func TestMeter(t *testing.T) {
-	embeddertest.Run(t, func() embedder.Embedder { return embedder.Meter(embedder.NewHash(64)) })
-
-	p := embeddertest.NewProvider(embeddertest.OK(), embeddertest.Unavailable())
-	p.Latency = time.Millisecond
-	m := embedder.Meter(p)
-	for i := range 3 {
-		m.Embed(t.Context(), embedder.Index, []string{"12345678", "1"})
-		if i == 2 {
-			embedder.OnLane(m, embedder.Replay).Embed(t.Context(), embedder.Index, []string{"x"})
-		}
-	}
-	live, replay := m.Counts(embedder.Live), m.Counts(embedder.Replay)
-	if live.Busy < 3*time.Millisecond {
-		t.Errorf("busy for %v", live.Busy)
-	}
-	live.Busy, replay.Busy = 0, 0
-	if want := (embedder.Counts{Calls: 3, Failures: 1, Inputs: 4, Tokens: 6}); live != want {
-		t.Errorf("live %+v, want %+v", live, want)
-	}
-	if want := (embedder.Counts{Calls: 1, Inputs: 1, Tokens: 1}); replay != want {
-		t.Errorf("replay %+v, want %+v", replay, want)
 	}
 }
 

@@ -18,7 +18,7 @@ func (counting) CountTokens(input string) int { return len(strings.Fields(input)
 func TestUsageIsWhatTheModelWasSent(t *testing.T) {
 	for _, cached := range []bool{true, false} {
 		model := counting{embedder.NewHash(16)}
-		var chain embedder.Embedder = embedder.Batch(embedder.Meter(model), embedder.BatchConfig{})
+		var chain embedder.Embedder = embedder.Batch(model, embedder.BatchConfig{})
 		if cached {
 			store, err := embedder.OpenCache(embedder.CacheConfig{Dir: t.TempDir()})
 			if err != nil {
