@@ -38,7 +38,7 @@ func limitScenarios() []limitScenario {
 			[]string{"in-flight", "rpm"}, (*limitsBench).floodOf},
 		{"replay", "an edit a second, first with nothing else to do, then while a replay with another recipe takes all that the model gives; with 30 edits p99 is the slowest of them",
 			[]string{"endpoint", "minilm"}, (*limitsBench).replayOf},
-		{"local", "a model in the binary: the floor is what it takes alone for the same chunks, in a loop on all processors",
+		{"local", "a model in the binary: the floor is what it takes alone for the same chunks, in a loop on all processors, before or afterwards, whichever was quicker",
 			[]string{"minilm", "static"}, (*limitsBench).localOf},
 	}
 }

@@ -39,17 +39,26 @@ func (b *limitsBench) localOf(ctx context.Context, variant string) error {
 	if err != nil {
 		return err
 	}
-	return b.withModel(ctx, model, t, func(s *limitsServer) error {
-		out, err := b.indexLocal(ctx, t, s)
-		if err != nil {
+	var out *limitsResult
+	err = b.withModel(ctx, model, t, func(s *limitsServer) (err error) {
+		if out, err = b.indexLocal(ctx, t, s); err != nil {
 			return err
 		}
-		out.Floor, out.Ratio = alone.Seconds(), out.Seconds/alone.Seconds()
-		out.add("the model alone", float64(corpus.total)/alone.Seconds(), "chunks a second")
-		out.add("indexing", 100/out.Ratio, "% of it")
 		out.Lost, err = corpus.lost(ctx, s.server)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	again, err := bareLoop(ctx, model, corpus)
+	if err != nil {
+		return err
+	}
+	alone = min(alone, again)
+	out.Floor, out.Ratio = alone.Seconds(), out.Seconds/alone.Seconds()
+	out.add("the model alone", float64(corpus.total)/alone.Seconds(), "chunks a second")
+	out.add("indexing", 100/out.Ratio, "% of it")
+	return nil
 }
 
 // bareRequest is how many inputs the loop embeds at once.
