@@ -119,7 +119,9 @@ type Batcher struct {
 	mu     sync.Mutex
 	queues [lanes][2][]*queue // by lane and role, one for each share; they take turns
 	narrow []*flight          // parts of refused requests, to be tried on their own
-	timer  *time.Timer        // runs dispatch when something is due; nil when nothing is
+	timer  *time.Timer        // runs dispatch when something is due; nil until something was
+	due    time.Time          // when that is; zero: nothing is
+	urgent []*queue           // room for order
 	turns  int                // of Replay and Backfill where both wait
 	purse  [2]empty           // by role
 }
@@ -135,7 +137,8 @@ type queue struct {
 	lane   Lane
 	role   Role
 	share  *Share
-	calls  []*call
+	first  *call // of those that are linked by before and after
+	last   *call
 	inputs int
 	tokens int
 	since  time.Time     // when it began to fill
@@ -160,7 +163,10 @@ type call struct {
 	company int       // most inputs in a request with one of its; 0: no bound
 	failing time.Time // since when nothing but failures came; zero: none
 	tries   int       // of that
-	resting bool      // it is not in its queue for the moment
+	queued  bool      // it is in its queue
+	resting bool      // it comes back to its queue by itself
+
+	before, after *call // in the queue
 
 	done     chan struct{} // closed when finished
 	finished bool
@@ -258,18 +264,42 @@ func (b *Batcher) queueOf(lane Lane, role Role, share *Share) *queue {
 // push puts a call into its queue, with whatever of it is in no request.
 func (b *Batcher) push(c *call, front bool) {
 	q := c.queue
-	if len(q.calls) == 0 {
+	if q.first == nil {
 		q.since = time.Now()
 		if all := &b.queues[q.lane][q.role]; !slices.Contains(*all, q) {
 			*all = append(*all, q)
 		}
 	}
-	if front {
-		q.calls = slices.Insert(q.calls, 0, c)
-	} else {
-		q.calls = append(q.calls, c)
-	}
+	q.link(c, front)
 	b.weigh(c, 1)
+}
+
+// link adds a call at an end.
+func (q *queue) link(c *call, front bool) {
+	c.queued = true
+	switch {
+	case q.first == nil:
+		q.first, q.last = c, c
+	case front:
+		c.after, q.first.before, q.first = q.first, c, c
+	default:
+		c.before, q.last.after, q.last = q.last, c, c
+	}
+}
+
+// unlink takes a call out.
+func (q *queue) unlink(c *call) {
+	if c.before != nil {
+		c.before.after = c.after
+	} else {
+		q.first = c.after
+	}
+	if c.after != nil {
+		c.after.before = c.before
+	} else {
+		q.last = c.before
+	}
+	c.before, c.after, c.queued = nil, nil, false
 }
 
 // weigh adds what is waiting of a call to its queue's sums, or takes it away.
@@ -288,23 +318,18 @@ func (b *Batcher) weigh(c *call, sign int) {
 	}
 }
 
-// queued tells whether a call is in its queue.
-func (c *call) queued() bool { return c.waiting > 0 && !c.resting }
-
 // pull takes a call out of its queue.
 func (b *Batcher) pull(c *call) {
-	if !c.queued() {
-		return
+	if c.queued {
+		b.weigh(c, -1)
+		c.queue.unlink(c)
+		b.close(c.queue)
 	}
-	b.weigh(c, -1)
-	q := c.queue
-	q.calls = slices.DeleteFunc(q.calls, func(other *call) bool { return other == c })
-	b.close(q)
 }
 
 // close forgets a queue of a share once it is empty: shares come and go.
 func (b *Batcher) close(q *queue) {
-	if len(q.calls) == 0 && q.share != nil {
+	if q.first == nil && q.share != nil {
 		all := &b.queues[q.lane][q.role]
 		*all = slices.DeleteFunc(*all, func(other *queue) bool { return other == q })
 	}
@@ -318,12 +343,20 @@ func (b *Batcher) Inputs() int { return b.cfg.Concurrency * b.cfg.MaxInputs }
 func (b *Batcher) Ahead() (inputs int, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, rate := b.lines[0].budget.rates()
+	budget := &b.lines[0].budget
+	_, rate := budget.rates()
 	if rate > 1e12 {
 		return 2 * b.Inputs(), 0
 	}
-	return 2 * b.Inputs(), int64(2*rate + 2*b.lines[0].budget.aim())
+	full := float64(fullRequest)
+	if b.cfg.MaxTokens > 0 {
+		full = min(full, float64(b.cfg.MaxTokens))
+	}
+	return 2 * b.Inputs(), int64(min(max(2*rate+2*budget.aim(), full), 1e15))
 }
+
+// fullRequest is how many tokens of documents are worth having ready however little is allowed: the longest that most models read at once.
+const fullRequest = 8192
 
 // Requests is how many requests so many inputs of so many tokens fill, at least.
 func (b *Batcher) Requests(inputs, tokens int64) int64 {

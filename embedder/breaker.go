@@ -43,7 +43,7 @@ func (b *breaker) succeed(now time.Time) {
 	if b.open() {
 		b.state, b.since = Ready, now
 	}
-	b.failures, b.wait, b.trying, b.err = 0, 0, false, nil
+	b.failures, b.wait, b.err = 0, 0, nil
 }
 
 // fail notes a failure that is no input's fault, and opens the breaker if it is one too many.
@@ -59,11 +59,8 @@ func (b *breaker) fail(err *Error, trial bool, now time.Time) {
 	if state != b.state {
 		b.state, b.since, b.wait = state, now, 0
 	}
-	if trial {
-		b.trying = false
-	}
 	b.err = err
 	b.wait = min(max(2*b.wait, first), longest)
 	// Many processes have seen the same outage: they don't come back together.
-	b.next = now.Add(max(err.RetryAfter, b.wait*3/4+rand.N(b.wait/2)))
+	b.next = now.Add(max(min(err.RetryAfter, longestObeyed), b.wait*3/4+rand.N(b.wait/2)))
 }

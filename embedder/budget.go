@@ -28,6 +28,7 @@ type bucket struct {
 	// more is by how much several answers in a row, of which there were so many, said at least that there is more than we think.
 	more    float64
 	answers int
+	told    time.Time // when the limit was last told, or else doubled
 }
 
 func newBucket(rate float64, burst time.Duration, now time.Time) bucket {
@@ -43,9 +44,10 @@ func (b *bucket) fill(now time.Time) {
 		return
 	}
 	if b.window == 0 {
-		b.level = max(b.level, min(b.size, b.level+passed.Seconds()*b.rate))
+		b.level = min(b.size, b.level+passed.Seconds()*b.rate)
 		return
 	}
+	b.level = min(b.size, b.level)
 	if !now.Before(b.full) {
 		b.level = b.size
 		b.full = b.full.Add(b.window * (1 + now.Sub(b.full)/b.window))
@@ -66,7 +68,15 @@ func (b *bucket) wait(n, keep float64, now time.Time) time.Duration {
 	if b.window > 0 {
 		return max(b.full.Sub(now), 1)
 	}
-	return time.Duration(math.Ceil(lack / b.rate * float64(time.Second)))
+	return seconds(lack / b.rate)
+}
+
+// seconds is so many of them, rounded up; what does not fit is as long as can be.
+func seconds(s float64) time.Duration {
+	if s >= math.MaxInt64/float64(time.Second) {
+		return math.MaxInt64
+	}
+	return time.Duration(math.Ceil(s * float64(time.Second)))
 }
 
 // room is how much may be taken so that keep is left; infinite where there is no limit.
@@ -111,6 +121,10 @@ type budget struct {
 	learned lesson
 	stated  bool // the provider says what is left
 
+	obeyed time.Duration // for how long after a request it is obeyed where it says that there is nothing left
+	sent   time.Time     // when the last request was
+	defies bool          // the next one goes although it says so
+
 	notBefore time.Time // nothing is sent until then: the provider's word, or our patience after refusals that came without one
 	refusals  int       // in a row
 
@@ -126,7 +140,7 @@ func newBudget(limits Limits, now time.Time) budget {
 	if burst <= 0 {
 		burst = time.Second
 	}
-	b := budget{limits: limits, factor: 1}
+	b := budget{limits: limits, factor: 1, obeyed: firstObeyed}
 	b.own = account{newBucket(float64(limits.RPM)/60, burst, now), newBucket(float64(limits.TPM)/60, burst, now)}
 	b.told = account{bucket{at: now}, bucket{at: now}}
 	b.learned = lesson{account: account{bucket{at: now}, bucket{at: now}}}
@@ -181,7 +195,7 @@ func (b *budget) margin(flying int) float64 { return 2 * b.spread * math.Sqrt(1+
 
 // wait is how long a request of at least so many tokens has to wait.
 func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time.Duration {
-	wait := b.notBefore.Sub(now)
+	wait, told := b.notBefore.Sub(now), time.Duration(0)
 	b.learned.grow(now)
 	b.each(func(bucket *bucket, isTokens bool) {
 		n, keep := 1.0, b.keep(lane, bucket, isTokens, now)
@@ -193,10 +207,24 @@ func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time
 		if held > 0 && (bucket == &b.learned.requests || bucket == &b.learned.tokens) {
 			b.learned.wanted = true
 		}
-		wait = max(wait, held)
+		if bucket == &b.told.requests || bucket == &b.told.tokens {
+			told = max(told, held)
+		} else {
+			wait = max(wait, held)
+		}
 	})
-	return max(wait, 0)
+	obeyed := max(b.sent.Add(b.obeyed).Sub(now), 0)
+	b.defies = told > obeyed && obeyed == 0
+	return max(wait, min(told, obeyed), 0)
 }
+
+// A provider that says nonsense (a limit of nothing, a reset in a year) must not stop us for longer than its refusals do. So when nothing was sent for a time, one request is,
+// whatever it says; after one that was refused, that time is twice as long, and after one that was answered, a quarter.
+const (
+	firstObeyed, leastObeyed = 5 * time.Minute, time.Second
+	// longestObeyed is also the longest time to wait that is believed of a refusal.
+	longestObeyed = time.Hour
+)
 
 // room is how many tokens a request may have now.
 func (b *budget) room(lane Lane, flying int, now time.Time) float64 {
@@ -212,7 +240,10 @@ func (b *budget) room(lane Lane, flying int, now time.Time) float64 {
 // largest is how many tokens a request may ever have: more than a full allowance has, a provider refuses for good.
 func (b *budget) largest() float64 {
 	if b.told.tokens.rate > 0 {
-		return b.told.tokens.size
+		if b.stated {
+			return b.told.tokens.size
+		}
+		return 60 * b.told.tokens.rate
 	}
 	if b.own.tokens.rate > 0 {
 		return 60 * b.own.tokens.rate
@@ -244,6 +275,7 @@ func (b *budget) scarce(now time.Time) bool {
 // charge is what was set apart for a request, and how things stood then.
 type charge struct {
 	sent    time.Time
+	defied  bool    // it was sent although the provider had said that nothing was left
 	counted float64 // tokens, by our count
 	tokens  float64 // by what the provider will charge for them, as far as we know
 	// Where the provider's account stood.
@@ -255,7 +287,8 @@ type charge struct {
 
 // take charges a request.
 func (b *budget) take(lane Lane, counted float64, now time.Time) charge {
-	c := charge{sent: now, counted: counted, tokens: counted * b.factor}
+	c := charge{sent: now, defied: b.defies, counted: counted, tokens: counted * b.factor}
+	b.sent = now
 	b.learned.note(&c)
 	for _, a := range []*account{&b.own, &b.told, &b.learned.account} {
 		a.requests.fill(now)
@@ -276,9 +309,16 @@ func (b *budget) take(lane Lane, counted float64, now time.Time) charge {
 
 // settle learns from an answer. failed is its *Error, nil for vectors.
 func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
-	charged := c.tokens
+	if c.defied {
+		switch {
+		case failed == nil:
+			b.obeyed = max(b.obeyed/4, leastObeyed)
+		case failed.Throttled:
+			b.obeyed = min(2*b.obeyed, longestObeyed)
+		}
+	}
 	if r.Charged > 0 && failed == nil && c.counted > 0 {
-		charged = float64(r.Charged)
+		charged := float64(r.Charged)
 		off := c.tokens - charged
 		for _, a := range []*account{&b.own, &b.learned.account} {
 			a.tokens.level += off
@@ -287,7 +327,7 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 			b.told.tokens.move(off)
 		}
 		// The first answers say nearly all there is to say; later ones are averaged.
-		ratio := charged / c.counted
+		ratio := min(max(charged/c.counted, 1./mostCharged), mostCharged)
 		if b.factor == 1 {
 			b.factor = ratio
 		}
@@ -310,11 +350,13 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	switch {
 	case failed == nil:
 		b.refusals = 0
+		b.told.requests.age(now)
+		b.told.tokens.age(now)
 	case failed.Throttled:
 		b.throttled(c, r, failed, now)
 	}
 	if failed != nil && failed.RetryAfter > 0 {
-		if until := now.Add(failed.RetryAfter); until.After(b.notBefore) {
+		if until := now.Add(min(failed.RetryAfter, longestObeyed)); until.After(b.notBefore) {
 			b.notBefore = until
 		}
 	}
@@ -352,6 +394,35 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 	}
 }
 
+// believed is what can be true of a report on a request of so many inputs, and tokens by our count.
+func believed(r Report, inputs, tokens int) Report {
+	r.Calls = min(r.Calls, 4*inputs)
+	r.Charged = min(max(r.Charged, 0), mostCharged*(tokens+fullRequest))
+	r.Requests, r.Tokens = r.Requests.believed(), r.Tokens.believed()
+	return r
+}
+
+// mostCharged is how many times the tokens that we count a provider may charge, with a full request more for what it puts before the inputs.
+const mostCharged = 16
+
+// believed is what can be true of what is told: no limit below one is, since nothing would be served.
+func (t Told) believed() Told {
+	if !(t.Limit >= 1 && t.Limit <= 1e15) {
+		t.Limit = 0
+	}
+	if t.Per < 0 || t.Per > longestPer {
+		t.Per, t.Limit, t.State = 0, 0, false
+	}
+	if !(t.Left >= -1e15 && t.Left <= 1e15) {
+		t.Left, t.State = 0, false
+	}
+	t.Left, t.Reset = max(t.Left, 0), min(max(t.Reset, 0), longestPer)
+	return t
+}
+
+// longestPer is the longest time that a limit is for.
+const longestPer = 31 * 24 * time.Hour
+
 // tell takes over what the provider told of an allowance. at is where our account of it stood when the request had been charged, at the time sent.
 func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	b.fill(now)
@@ -361,6 +432,7 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	}
 	fresh := false
 	if t.Limit > 0 {
+		b.told = now
 		rate := t.Limit / per.Seconds()
 		if math.Abs(rate-b.rate) > .01*b.rate {
 			known := b.rate > 0
@@ -376,12 +448,16 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	if !t.State || b.rate == 0 {
 		return
 	}
+	if t.Limit == 0 {
+		t.Limit = b.rate * per.Seconds() // as it was told before
+	}
+	t.Left = min(t.Left, t.Limit)
 	before := false // it is of the window before this one
 	if t.Reset > 0 || t.Left >= t.Limit {
 		// Filling evenly it is full again at Reset, so that tells its size. One that is not full by then at that pace gets all of it at once.
 		before = b.window > 0 && sent.Before(b.full.Add(-b.window))
 		size := t.Left + b.rate*t.Reset.Seconds()
-		if t.Limit > 0 && size > 1.02*t.Limit+b.rate*resetRounding.Seconds() {
+		if size > 1.02*t.Limit+b.rate*resetRounding.Seconds() {
 			b.window = per
 		}
 		if b.window > 0 {
@@ -409,6 +485,17 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	b.move(by)
 	if b.level > b.size {
 		b.move(b.size - b.level)
+	}
+}
+
+// toldFor is for how long a limit holds that is not told again.
+const toldFor = 10 * time.Minute
+
+// age doubles a limit that answers have not told again for long: whoever tells it with refusals only, would never say that it has been raised.
+func (b *bucket) age(now time.Time) {
+	if b.rate > 0 && now.Sub(b.told) >= toldFor {
+		b.fill(now)
+		b.rate, b.size, b.told = min(2*b.rate, 1e15), min(2*b.size, 1e15), now
 	}
 }
 
@@ -456,6 +543,8 @@ const (
 	learnedHead = 15 * time.Second
 	// measuredWithin: over a longer time than this the limits may have changed in between.
 	measuredWithin = time.Minute
+	// slowest is how long after a refusal the next such request goes at the latest: at no pace at all it would never be known that things have changed.
+	slowest = time.Minute
 	// quickly and slowly are the first and the last growth of a pace, a second.
 	quickly, slowly = 2, 1.05
 )
@@ -509,17 +598,18 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	default:
 		pace, l.faster = min(max(pace, l.rate/8), .9*l.rate), math.Sqrt(quickly)
 	}
+	measured := l.faster < slowly
+	l.faster = max(l.faster, slowly)
 	if l.vain == vainMost {
 		l.pace(l.before, ofTokens)
 		l.vain, l.deaf = 0, now.Add(deafFor)
 		return
 	}
-	l.pace(learnedCaution*pace, ofTokens)
+	l.pace(max(learnedCaution*pace, refused/slowest.Seconds()), ofTokens)
 	l.requests.level, l.tokens.level = 0, 0
 	l.since, l.sentRequests, l.sentTokens = c.sent, 0, 0
 	l.grows, l.grown = now, false
-	if l.faster < slowly {
-		l.faster = slowly
+	if measured {
 		l.quiet = min(max(2*l.quiet, quietFirst), quietLongest)
 		l.grows = now.Add(l.quiet)
 	} else {

@@ -62,13 +62,9 @@ func (b *Batcher) deaf() bool {
 
 // dispatch starts every request that may start now, and sets the timer for the next one. It needs mu.
 func (b *Batcher) dispatch() {
-	if b.timer != nil {
-		b.timer.Stop()
-		b.timer = nil
-	}
 	now := time.Now()
 	var due time.Time
-	for {
+	for again := true; again; {
 		due = time.Time{}
 		later := func(at time.Time) {
 			if due.IsZero() || at.Before(due) {
@@ -76,47 +72,49 @@ func (b *Batcher) dispatch() {
 			}
 		}
 		for _, l := range b.lines {
+			l.holds = false
+		}
+		again = b.start(now, later)
+	}
+	for _, l := range b.lines {
+		if !l.holds {
 			l.unhold(now)
 		}
-		if !b.start(now, later) {
-			break
-		}
 	}
-	if !due.IsZero() {
+	// What is far off may come sooner, if the machine sleeps meanwhile: its timers do too.
+	if longest := now.Add(longestTimer); due.After(longest) {
+		due = longest
+	}
+	switch {
+	case due.Equal(b.due):
+	case due.IsZero():
+		b.timer.Stop()
+	case b.timer == nil:
 		b.timer = time.AfterFunc(max(due.Sub(now), 0), func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
+			b.due = time.Time{}
 			b.dispatch()
 		})
+	default:
+		b.timer.Reset(max(due.Sub(now), 0))
 	}
+	b.due = due
 }
+
+// longestTimer is after how long at the latest is looked again whether something is due.
+const longestTimer = time.Minute
 
 // start sends the most urgent request if it may go, and tells whether there may be another one to go.
 func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
-	for len(b.narrow) > 0 {
-		f := b.narrow[0]
-		if f.parts = wanted(f.parts); len(f.parts) == 0 || f.inquiry.given != nil {
-			b.narrow = b.narrow[1:]
-			b.fail(f.parts, f.inquiry.given, false)
-			b.inquired(f.inquiry)
-			continue
-		}
-		f.tokens = 0
-		for _, p := range f.parts {
-			f.tokens += p.tokens
-		}
-		l, held := b.admit(f.lane, f.role, float64(f.tokens), now, later)
-		if l != nil {
-			b.narrow = b.narrow[1:]
-			return b.send(f, l, now)
-		}
-		if held > 0 {
-			return false
-		}
-		break
-	}
 	for _, q := range b.order() {
-		if len(q.calls) == 0 {
+		// What is narrowed down goes before what waits on its lane, and not before what is more urgent.
+		if len(b.narrow) > 0 && !moreUrgent(q.lane, q.role, b.narrow[0]) {
+			if again, held := b.startNarrow(now, later); again || held {
+				return again
+			}
+		}
+		if q.first == nil {
 			continue
 		}
 		if b.hopeless(q, now) {
@@ -126,24 +124,69 @@ func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
 			later(now.Add(wait))
 			continue
 		}
-		if until := b.purse[q.role].until; now.Before(until) {
-			later(until)
+		if p := b.purse[q.role]; now.Before(p.until) {
+			if b.tooLate(q, p.until.Sub(now), p.why) {
+				return true
+			}
+			later(p.until)
 			continue
 		}
-		least := b.least(q)
-		l, held := b.admit(q.lane, q.role, least, now, later)
+		l, least, held := b.admit(q, nil, now, later)
 		switch {
 		case l != nil:
-			return b.send(b.take(q, l, least, now), l, now)
-		case held > b.cfg.QueryPatience && q.role == Query && b.cfg.QueryPatience > 0:
-			err := &Error{Op: b.Name(), Temporary: true, Throttled: true, RetryAfter: held, Input: -1, Err: fmt.Errorf("the provider's allowance is used up for %s", held.Round(time.Second))}
-			b.failQueue(q, err)
+			b.send(b.take(q, l, least, now), l, now)
+			return true
+		case held > 0 && b.tooLate(q, held, "the provider's allowance is used up"):
 			return true
 		case held > 0:
 			return false // nothing overtakes: what a later lane took now, this one would lack
 		}
 	}
+	if len(b.narrow) > 0 {
+		again, _ := b.startNarrow(now, later)
+		return again
+	}
 	return false
+}
+
+// moreUrgent tells whether a queue's calls go before a part of a refused request.
+func moreUrgent(lane Lane, role Role, f *flight) bool {
+	if lane > Live {
+		return false
+	}
+	return f.lane > Live || role == Query && f.role != Query
+}
+
+// startNarrow sends the next part of a refused request if it may go. again: there may be another one to go; held: it waits for an allowance.
+func (b *Batcher) startNarrow(now time.Time, later func(time.Time)) (again, held bool) {
+	f := b.narrow[0]
+	if f.parts = wanted(f.parts); len(f.parts) == 0 || f.inquiry.given != nil {
+		b.narrow = b.narrow[1:]
+		f.cancel()
+		b.fail(f.parts, f.inquiry.given, false)
+		b.inquired(f.inquiry)
+		return true, false
+	}
+	f.tokens = 0
+	for _, p := range f.parts {
+		f.tokens += p.tokens
+	}
+	l, _, wait := b.admit(nil, f, now, later)
+	if l == nil {
+		return false, wait > 0
+	}
+	b.narrow = b.narrow[1:]
+	b.send(f, l, now)
+	return true, false
+}
+
+// tooLate fails the questions of a queue that would have to wait for longer than they may, and tells whether it did.
+func (b *Batcher) tooLate(q *queue, wait time.Duration, why string) bool {
+	if q.role != Query || b.cfg.QueryPatience <= 0 || wait <= b.cfg.QueryPatience {
+		return false
+	}
+	b.failQueue(q, &Error{Op: b.Name(), Temporary: true, Throttled: true, RetryAfter: wait, Input: -1, Err: fmt.Errorf("%s for %s", why, wait.Round(time.Second))})
+	return true
 }
 
 // hopeless fails the calls of a queue that no endpoint can serve for now: a question is better told at once, and work for a provider that refuses us needs somebody to
@@ -162,15 +205,14 @@ func (b *Batcher) hopeless(q *queue, now time.Time) bool {
 }
 
 func (b *Batcher) failQueue(q *queue, err error) {
-	for _, c := range slices.Clone(q.calls) {
-		b.finish(c, reindexed(err, b.Name(), -1))
+	for q.first != nil {
+		b.finish(q.first, reindexed(err, b.Name(), -1))
 	}
 }
 
-// order is the queues, the most urgent first.
+// order is the queues, the most urgent first, until it is asked again.
 func (b *Batcher) order() []*queue {
-	out := make([]*queue, 0, 2*int(lanes))
-	out = append(append(out, b.queues[Live][Query]...), b.queues[Live][Index]...)
+	out := append(append(b.urgent[:0], b.queues[Live][Query]...), b.queues[Live][Index]...)
 	first, second := Replay, Backfill
 	if b.turns%8 == 7 {
 		first, second = second, first
@@ -178,6 +220,7 @@ func (b *Batcher) order() []*queue {
 	for _, role := range [...]Role{Query, Index} {
 		out = append(append(out, b.queues[first][role]...), b.queues[second][role]...)
 	}
+	b.urgent = out
 	return out
 }
 
@@ -200,12 +243,12 @@ func (b *Batcher) lingers(q *queue, now time.Time) time.Duration {
 	return linger - now.Sub(q.since)
 }
 
-// least is how many tokens a queue's next request should have at least, by our count: what is there, but not more than is worth waiting for.
-func (b *Batcher) least(q *queue) float64 {
+// least is how many tokens a queue's next request should have at least at an endpoint, by our count: what is there, but not more than is worth waiting for.
+func (b *Batcher) least(q *queue, l *line) float64 {
 	if b.count == nil {
 		return 0
 	}
-	budget := &b.lines[0].budget
+	budget := &l.budget
 	want := float64(q.tokens)
 	if b.cfg.MaxTokens > 0 {
 		want = min(want, float64(b.cfg.MaxTokens))
@@ -214,7 +257,7 @@ func (b *Batcher) least(q *queue) float64 {
 	if q.role == Query {
 		aim = 0
 	}
-	return max(min(want, aim, budget.largest()/budget.factor), float64(q.calls[0].first()))
+	return max(min(want, aim, budget.largest()/budget.factor), float64(q.first.first()))
 }
 
 // first is the tokens of the input that is next.
@@ -230,29 +273,37 @@ func (c *call) first() int {
 	return 0
 }
 
-// admit finds the endpoint that a request of so many tokens may go to now. Without one, held is how long it has to wait for an allowance; 0: for a request that comes back.
-func (b *Batcher) admit(lane Lane, role Role, counted float64, now time.Time, later func(time.Time)) (l *line, held time.Duration) {
+// admit finds the endpoint that a queue's next request may go to now, or part of a refused one, and how many tokens it has at least. Without one, held is how long it has to
+// wait for an allowance; 0: for a request that comes back.
+func (b *Batcher) admit(q *queue, part *flight, now time.Time, later func(time.Time)) (l *line, tokens float64, held time.Duration) {
 	for _, l := range b.lines {
 		ok, next := l.breaker.lets(now)
 		if !ok {
 			later(next)
 			continue
 		}
+		var lane Lane
+		var role Role
+		if part != nil {
+			lane, role, tokens = part.lane, part.role, float64(part.tokens)
+		} else {
+			lane, role, tokens = q.lane, q.role, b.least(q, l)
+		}
 		trial := l.breaker.open()
 		if !trial && l.flying >= l.slots(lane, role) {
-			return nil, 0
+			return nil, 0, 0
 		}
-		if wait := l.budget.wait(lane, counted*l.budget.factor, l.flying, now); wait > 0 {
+		if wait := l.budget.wait(lane, tokens*l.budget.factor, l.flying, now); wait > 0 {
 			later(now.Add(wait))
 			l.hold(now.Add(wait), now)
 			if trial {
 				continue
 			}
-			return nil, wait
+			return nil, 0, wait
 		}
-		return l, 0
+		return l, tokens, 0
 	}
-	return nil, 0
+	return nil, 0, 0
 }
 
 // take puts the next request together, of as many tokens as there are to be had, and at least the least that was admitted, even if more than a full allowance: the calls of the queue take turns, a few inputs each. Where requests are what is short, other queues fill what is left of it.
@@ -264,21 +315,24 @@ func (b *Batcher) take(q *queue, l *line, least float64, now time.Time) *flight 
 		room: max(l.budget.room(q.lane, l.flying, now)/l.budget.factor, least),
 	}
 	f.parts = make([]part, 0, size)
+	if l.breaker.open() {
+		load.most = b.turn()
+	}
 	load.room = min(load.room, l.budget.largest()/l.budget.factor)
 	if b.cfg.MaxTokens > 0 {
 		load.room = min(load.room, float64(b.cfg.MaxTokens))
 	}
 	// Values of the first call's ctx (a trace, a logger) go along; its end does not.
-	f.ctx, f.cancel = context.WithCancel(WithLane(context.WithoutCancel(q.calls[0].ctx), q.lane))
+	f.ctx, f.cancel = context.WithCancel(WithLane(context.WithoutCancel(q.first.ctx), q.lane))
 	if q.lane > Live {
-		if len(b.waiting(Replay)) > 0 && len(b.waiting(Backfill)) > 0 || b.turns%8 == 7 {
+		if b.waiting(Replay) && b.waiting(Backfill) || b.turns%8 == 7 {
 			b.turns++
 		}
 	}
 	b.fill(load, q)
 	if q.role == Index && !load.full && l.budget.scarce(now) {
 		for _, other := range b.order() {
-			if other != q && other.role == Index && len(other.calls) > 0 && other.share.wait(now) == 0 {
+			if other != q && other.role == Index && other.first != nil && other.share.wait(now) == 0 {
 				b.fill(load, other)
 			}
 		}
@@ -293,14 +347,9 @@ func (b *Batcher) take(q *queue, l *line, least float64, now time.Time) *flight 
 	return f
 }
 
-func (b *Batcher) waiting(lane Lane) []*queue {
-	var out []*queue
-	for _, q := range b.queues[lane][Index] {
-		if len(q.calls) > 0 {
-			out = append(out, q)
-		}
-	}
-	return out
+// waiting tells whether documents wait on a lane.
+func (b *Batcher) waiting(lane Lane) bool {
+	return slices.ContainsFunc(b.queues[lane][Index], func(q *queue) bool { return q.first != nil })
 }
 
 // load is a request that is being filled.
@@ -313,12 +362,15 @@ type load struct {
 	full   bool
 }
 
+// turn is how many inputs of a call are loaded before it is another's turn; and how many try whether an endpoint is back.
+func (b *Batcher) turn() int { return max(1, b.cfg.MaxInputs/8) }
+
 // fill loads from one queue.
 func (b *Batcher) fill(l *load, q *queue) {
 	f := l.flight
-	turn := max(1, b.cfg.MaxInputs/8)
-	for !l.full && len(q.calls) > 0 {
-		c := q.calls[0]
+	turn := b.turn()
+	for !l.full && q.first != nil {
+		c := q.first
 		if c.company > 0 {
 			if len(f.parts) >= c.company {
 				l.full = true
@@ -369,14 +421,14 @@ func (b *Batcher) fill(l *load, q *queue) {
 		if joined {
 			b.board(f, c)
 		}
-		switch {
-		case c.waiting == 0:
-			q.calls = slices.Delete(q.calls, 0, 1)
-		case joined:
-			q.calls = append(slices.Delete(q.calls, 0, 1), c)
+		if joined {
+			q.unlink(c)
+			if c.waiting > 0 {
+				q.link(c, false)
+			}
 		}
 	}
-	if len(q.calls) > 0 {
+	if q.first != nil {
 		q.since = time.Now()
 	}
 	b.close(q)
@@ -391,17 +443,20 @@ func (b *Batcher) board(f *flight, c *call) {
 	}
 }
 
-// send lets a request go, unless there is no money for it; and tells whether there may be another.
-func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
+// send lets a request go, unless there is no money for it.
+func (b *Batcher) send(f *flight, l *line, now time.Time) {
 	if b.cfg.Purse != nil {
 		if until, why := b.cfg.Purse.Take(f.role, int64(math.Ceil(float64(f.tokens)*l.budget.factor))); !until.IsZero() {
 			p := &b.purse[f.role]
 			if p.why == "" {
 				p.since = now
 			}
+			if soonest := now.Add(soonestAsked); until.Before(soonest) {
+				until = soonest
+			}
 			p.until, p.why = until, why
-			b.putBack(f, now)
-			return true
+			b.putBack(f)
+			return
 		}
 		b.purse[f.role] = empty{}
 	}
@@ -412,15 +467,15 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
 	l.flying++
 	l.total.requests++
 	requests, tokens := l.budget.rates()
-	if seconds := max(1/requests, f.charge.tokens/tokens); seconds > 0 {
-		f.share.use(time.Duration(seconds * float64(time.Second)))
-	}
+	f.share.use(seconds(max(1/requests, f.charge.tokens/tokens)))
 	go b.fly(f)
-	return true
 }
 
+// soonestAsked is how soon a purse that refused is asked again, whatever it says: without a time between, that would never end.
+const soonestAsked = 100 * time.Millisecond
+
 // putBack undoes a request that did not go.
-func (b *Batcher) putBack(f *flight, now time.Time) {
+func (b *Batcher) putBack(f *flight) {
 	f.cancel()
 	if f.inquiry != nil {
 		b.inquired(f.inquiry)
@@ -452,6 +507,10 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 	now := time.Now()
 	l := f.line
 	l.flying--
+	if f.trial {
+		l.breaker.trying = false
+	}
+	report = believed(report, len(f.parts), f.tokens)
 	var failed *Error
 	known := errors.As(err, &failed)
 	if err != nil && !known {
@@ -480,9 +539,6 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		b.arrive(f, vectors, charged)
 	case f.calls == 0:
 		// Nobody waits for it any more; that it failed may be because it was cancelled, and says nothing.
-		if f.trial {
-			l.breaker.trying = false
-		}
 	case known && failed.Throttled:
 		l.total.throttled++
 		l.total.retried += int64(f.tokens)
@@ -662,15 +718,16 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 		}
 		c.tries++
 		if patience < 0 || now.Sub(c.failing) >= patience {
-			c.waiting = 0 // it is in no queue
 			b.finish(c, b.gaveUp(c, err, now))
 			continue
 		}
 		if c.tries > 1 && smaller > 0 {
 			c.company = smaller
 		}
+		// An input that makes an endpoint fail must not be all that it is tried with.
+		front := !f.trial && c.company == 0
 		if failed.Throttled || failed.RetryAfter > 0 || failed.Account {
-			b.push(c, true) // the allowance holds it
+			b.push(c, front) // the allowance holds it
 			continue
 		}
 		c.resting = true
@@ -678,7 +735,7 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if c.resting = false; !c.finished {
-				b.push(c, true)
+				b.push(c, front)
 				b.dispatch()
 			}
 		})
@@ -705,7 +762,8 @@ func (b *Batcher) expire(err error, now time.Time) {
 				patience = b.cfg.QueryPatience
 			}
 			for _, q := range slices.Clone(queues) {
-				for _, c := range slices.Clone(q.calls) {
+				for c, after := q.first, (*call)(nil); c != nil; c = after {
+					after = c.after
 					if c.failing.IsZero() {
 						c.failing = now
 					}

@@ -22,6 +22,7 @@ type line struct {
 	open   int           // requests that may be in flight for now: it starts with one where a provider may have limits that we don't know, and doubles
 	takes  time.Duration // a request, of late
 
+	holds     bool      // work waits for the allowance, as far as dispatch has looked
 	held      time.Time // since when work waits for the allowance; zero: none does
 	heldUntil time.Time
 	heldFor   time.Duration
@@ -73,7 +74,7 @@ func (l *line) hold(until, now time.Time) {
 	if l.held.IsZero() {
 		l.held = now
 	}
-	l.heldUntil = until
+	l.holds, l.heldUntil = true, until
 }
 
 // unhold notes that it waits no longer.

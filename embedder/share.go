@@ -34,6 +34,9 @@ func (s *Share) Part() float64 {
 // shareBurst is how much of an allowance that was not used is kept.
 const shareBurst = time.Second
 
+// longestShared is the longest that a share has to be earned for. What is allowed may become more meanwhile.
+const longestShared = 10 * time.Minute
+
 // wait is how long until the share is earned that was used.
 func (s *Share) wait(now time.Time) time.Duration {
 	if s == nil {
@@ -53,7 +56,7 @@ func (s *Share) wait(now time.Time) time.Duration {
 // use charges a share with the time in which the whole allowance would have brought as much.
 func (s *Share) use(d time.Duration) {
 	if s != nil {
-		s.credit -= d
+		s.credit = max(s.credit-d, -time.Duration(s.part*float64(longestShared)))
 	}
 }
 
