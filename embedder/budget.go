@@ -111,6 +111,7 @@ type budget struct {
 	learned lesson
 	stated  bool // the provider says what is left
 
+	refused   time.Time // when the pause began that notBefore ends
 	notBefore time.Time // nothing is sent until then: the provider's word, or our patience after refusals that came without one
 	refusals  int       // in a row
 
@@ -315,7 +316,7 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	}
 	if failed != nil && failed.RetryAfter > 0 {
 		if until := now.Add(failed.RetryAfter); until.After(b.notBefore) {
-			b.notBefore = until
+			b.pause(until, now)
 		}
 	}
 }
@@ -348,8 +349,16 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 	// Whatever was told, a refusal is followed by a pause.
 	if failed.RetryAfter <= 0 && b.wait(Live, c.tokens, 0, now) == 0 {
 		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
-		b.notBefore = now.Add(longest/2 + rand.N(longest/2+1))
+		b.pause(now.Add(longest/2+rand.N(longest/2+1)), now)
 	}
+}
+
+// pause sends nothing until then.
+func (b *budget) pause(until, now time.Time) {
+	if !now.Before(b.notBefore) {
+		b.refused = now
+	}
+	b.notBefore = until
 }
 
 // tell takes over what the provider told of an allowance. at is where our account of it stood when the request had been charged, at the time sent.

@@ -76,11 +76,14 @@ func (b *Batcher) dispatch() {
 			}
 		}
 		for _, l := range b.lines {
-			l.unhold(now)
+			l.holds = false
 		}
 		if !b.start(now, later) {
 			break
 		}
+	}
+	for _, l := range b.lines {
+		l.unhold(now)
 	}
 	if !due.IsZero() {
 		b.timer = time.AfterFunc(max(due.Sub(now), 0), func() {
@@ -402,6 +405,11 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
 			p.until, p.why = until, why
 			b.putBack(f, now)
 			return true
+		}
+		if f.role == Index && b.purse[Index].why != "" {
+			for _, other := range b.lines {
+				other.ready = now
+			}
 		}
 		b.purse[f.role] = empty{}
 	}
