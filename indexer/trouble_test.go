@@ -25,11 +25,11 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 	}{
 		{"in this process", nil, false, ""},
 		{"ready", []embedder.Provider{at("a", embedder.Ready, 0)}, false, ""},
-		{"held", []embedder.Provider{at("a", embedder.Held, time.Minute)}, false, "a is held: because of a; the next try is at " + now.Add(time.Minute).UTC().Format(time.RFC3339)},
-		{"paused", []embedder.Provider{at("a", embedder.Paused, time.Hour)}, false, "because of a; the next try is at"},
+		{"held", []embedder.Provider{at("a", embedder.Held, time.Minute)}, false, "the provider a holds us back: because of a"},
+		{"paused", []embedder.Provider{at("a", embedder.Paused, time.Hour)}, false, "because of a"},
 		{"nothing to do", []embedder.Provider{at("a", embedder.Down, time.Minute)}, true, ""},
 		{"another one does it", []embedder.Provider{at("a", embedder.Down, time.Minute), at("b", embedder.Ready, 0)}, false, ""},
-		{"none does it", []embedder.Provider{at("a", embedder.Down, time.Hour), at("b", embedder.Held, time.Second)}, false, "b is held"},
+		{"none does it", []embedder.Provider{at("a", embedder.Down, time.Hour), at("b", embedder.Held, time.Second)}, false, "b holds us back: because of b"},
 	} {
 		x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
 		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
@@ -44,8 +44,8 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 		switch {
 		case (got == nil) != (test.want == ""):
 			t.Errorf("%s: the trouble is %+v, want %q", test.name, got, test.want)
-		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour))):
-			t.Errorf("%s: the trouble is %+v, want %q since an hour", test.name, got, test.want)
+		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour)) || got.Provider == "" || !got.NextTry.After(now)):
+			t.Errorf("%s: the trouble is %+v, want %q since an hour, its provider's state and the next try", test.name, got, test.want)
 		}
 	}
 }
