@@ -106,7 +106,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
-	s.metrics.MustRegister(s.indexer.Metrics(), s.ledger.Metrics())
+	s.metrics.MustRegister(s.indexer.Metrics(), s.ledger.Metrics(), s.models.Metrics())
 	var answers retrieve.Store = s.store
 	if shared {
 		answers = answering{s.store, logger}
