@@ -320,10 +320,13 @@ func (b *Batcher) Ahead() (inputs int, tokens int64) {
 	defer b.mu.Unlock()
 	_, rate := b.lines[0].budget.rates()
 	if rate > 1e12 {
-		return 2 * b.Inputs(), 0
+		return aheadFills * b.Inputs(), 0
 	}
-	return 2 * b.Inputs(), int64(2*rate + 2*b.lines[0].budget.aim())
+	return aheadFills * b.Inputs(), int64(2*rate + 2*b.lines[0].budget.aim())
 }
+
+// aheadFills is how many times what is in flight is worth having waiting: so long may those who bring more be held up.
+const aheadFills = 4
 
 // Requests is how many requests so many inputs of so many tokens fill, at least.
 func (b *Batcher) Requests(inputs, tokens int64) int64 {

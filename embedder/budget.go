@@ -10,7 +10,8 @@ import (
 type Limits struct {
 	// RPM and TPM are requests and tokens a minute. Defaults to 0: not known. Where the provider tells lower ones, those are kept to.
 	RPM, TPM int
-	// Burst is how long a time's allowance may be used at once after a pause. Defaults to 1 second, until the provider tells otherwise.
+	// Burst is how long a time's allowance may be used at once after a pause. Defaults to 1 second, and below 60 requests a minute to a minute, since so few can't be kept by
+	// the second; until the provider tells otherwise.
 	Burst time.Duration
 }
 
@@ -109,11 +110,14 @@ type budget struct {
 	own     account // of the settings
 	told    account // of the provider
 	learned lesson
+	heard   hearsay
 	stated  bool // the provider says what is left
 
 	refused   time.Time // when the pause began that notBefore ends
 	notBefore time.Time // nothing is sent until then: the provider's word, or our patience after refusals that came without one
 	refusals  int       // in a row
+	strikes   int       // refusals, each within strikeMemory of the one before
+	struck    time.Time
 
 	factor float64 // what the provider charges for a token that we count
 	spread float64 // how far off that is for a request, in tokens
@@ -122,10 +126,16 @@ type budget struct {
 	liveTokens float64   // of a request of it, about
 }
 
+// fewRequests a minute can't be kept by the second.
+const fewRequests = 60
+
 func newBudget(limits Limits, now time.Time) budget {
 	burst := limits.Burst
 	if burst <= 0 {
 		burst = time.Second
+		if limits.RPM > 0 && limits.RPM < fewRequests {
+			burst = time.Minute
+		}
 	}
 	b := budget{limits: limits, factor: 1}
 	b.own = account{newBucket(float64(limits.RPM)/60, burst, now), newBucket(float64(limits.TPM)/60, burst, now)}
@@ -184,6 +194,9 @@ func (b *budget) margin(flying int) float64 { return 2 * b.spread * math.Sqrt(1+
 func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time.Duration {
 	wait := b.notBefore.Sub(now)
 	b.learned.grow(now)
+	if !b.stated {
+		b.heard.grow(&b.told, now)
+	}
 	b.each(func(bucket *bucket, isTokens bool) {
 		n, keep := 1.0, b.keep(lane, bucket, isTokens, now)
 		if isTokens {
@@ -193,6 +206,9 @@ func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time
 		held := bucket.wait(n, keep, now)
 		if held > 0 && (bucket == &b.learned.requests || bucket == &b.learned.tokens) {
 			b.learned.wanted = true
+		}
+		if held > 0 && (bucket == &b.told.requests || bucket == &b.told.tokens) {
+			b.heard.wanted = true
 		}
 		wait = max(wait, held)
 	})
@@ -306,7 +322,12 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	}
 	b.told.requests.tell(r.Requests, c.requestsMark, c.sent, now)
 	b.told.tokens.tell(r.Tokens, c.tokensMark, c.sent, now)
-	b.stated = b.stated || r.Requests.State || r.Tokens.State
+	switch {
+	case failed == nil:
+		b.stated = b.stated || r.Requests.State || r.Tokens.State
+	case r.Requests.Limit > 0 || r.Tokens.Limit > 0:
+		b.heard.again(r, now)
+	}
 
 	switch {
 	case failed == nil:
@@ -322,6 +343,8 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 }
 
 const (
+	// strikesMost refusals close together, each within strikeMemory of the one before, and the limits are not what they are said to be.
+	strikesMost, strikeMemory = 4, 20 * time.Second
 	// firstPause is the longest wait after a refusal for too much that says no time; it doubles with each further one, up to longestPause.
 	firstPause   = 250 * time.Millisecond
 	longestPause = 30 * time.Second
@@ -343,7 +366,13 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 		return // it was under way when an earlier one was refused: the same news
 	}
 	b.refusals++
-	if !b.stated {
+	requests, tokens := b.rates()
+	if b.strikes++; now.Sub(b.struck) > strikeMemory {
+		b.strikes = 1
+	}
+	b.struck = now
+	// Where limits are known, a refusal now and then is an accident: two requests that came there together. Many are another limit than the known one.
+	if !b.stated && (math.IsInf(requests, 1) && math.IsInf(tokens, 1) || b.learned.rate > 0 || b.strikes >= strikesMost) {
 		b.learned.refuse(c, now)
 	}
 	// Whatever was told, a refusal is followed by a pause.
@@ -404,8 +433,16 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	}
 	// The request was counted when it came there, which may have been long after it was sent; what had come back until then would be counted twice. So what an answer says is
 	// there too much, may be that. The least of several is believed.
-	by := t.Left - (at.level + b.moved - at.moved)
+	left := t.Left
+	if exact := t.Limit - b.rate*t.Reset.Seconds(); t.Reset > 0 && b.window == 0 && exact > left && exact < left+1 {
+		left = exact // what is left is told in whole numbers, and the rest by the time until all is back
+	}
+	by := left - (at.level + b.moved - at.moved)
 	if by > 0 && !fresh {
+		if by -= min(b.rate*now.Sub(sent).Seconds(), b.size/4); by <= 0 {
+			b.answers = 0
+			return
+		}
 		if b.answers == 0 || by < b.more {
 			b.more = by
 		}
@@ -426,6 +463,40 @@ const answersForMore = 12
 
 // resetRounding is by how much a told reset may be too long because it was rounded up.
 const resetRounding = time.Second
+
+// hearsay is how limits that only refusals tell are believed: the next refusal says them again, and without one they may have been raised.
+type hearsay struct {
+	rates  [2]float64 // of requests and tokens, as they were told last
+	quiet  time.Duration
+	grows  time.Time // when they last grew, or may begin to; zero: nothing was told
+	wanted bool      // work had to wait for them since
+}
+
+// again hears them.
+func (h *hearsay) again(r Report, now time.Time) {
+	rates := [2]float64{r.Requests.Limit, r.Tokens.Limit}
+	if h.quiet = min(max(2*h.quiet, quietFirst), quietLongest); rates != h.rates {
+		h.quiet = quietFirst
+	}
+	h.rates, h.grows = rates, now.Add(h.quiet)
+}
+
+// grow tries for more, after a while.
+func (h *hearsay) grow(told *account, now time.Time) {
+	passed := now.Sub(h.grows)
+	if h.grows.IsZero() || passed < time.Second/4 {
+		return
+	}
+	if h.grows = now; !h.wanted {
+		return
+	}
+	h.wanted = false
+	factor := math.Pow(slowly, min(passed, 2*time.Second).Seconds())
+	for _, b := range []*bucket{&told.requests, &told.tokens} {
+		b.fill(now)
+		b.rate, b.size = b.rate*factor, b.size*factor
+	}
+}
 
 // lesson is what a provider that tells nothing taught us by refusing. At a refusal nothing of its allowance is left; so what it took between one and the next is what it
 // allows in that time, whatever may be saved up over a pause.

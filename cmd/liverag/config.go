@@ -124,6 +124,7 @@ type OpenAIConfig struct {
 	RPM        int    `name:"rpm" flag:"openai-rpm" min:"0" doc:"Requests a minute that the endpoint allows. 0: no limit is known."`
 	TPM        int    `name:"tpm" flag:"openai-tpm" min:"0" doc:"Tokens a minute that the endpoint allows. 0: no limit is known."`
 
+	Burst          time.Duration `name:"burst" min:"0s" doc:"How long a time's allowance of rpm and tpm the endpoint lets callers use at once. 0: what its answers tell; where they don't, half a second, and a minute if rpm is below 60."`
 	Concurrency    int           `name:"concurrency" min:"1" max:"1024" doc:"Requests in flight at once."`
 	MaxInput       int           `name:"max_input" min:"0" doc:"Longest input that the model reads, in tokens. 0: what is known of the model; else the endpoint itself says what is too long."`
 	MaxBatch       int           `name:"max_batch" min:"0" max:"4096" doc:"Most inputs in a request. 0: what is known of the model, at most 128, else 32."`

@@ -391,7 +391,7 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		purse, most := m.purse(name, base.MaxBatchTokens())
 		opened.providers = opened.wrap(base, embedder.BatchConfig{
 			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: most, Linger: openaiLinger,
-			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(), Purse: purse,
+			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: m.openai.burst()}, Endpoint: base.Endpoint(), Purse: purse,
 		}, m.cache).Providers
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
@@ -437,6 +437,14 @@ func (o *model) wrap(base embedder.Embedder, requests embedder.BatchConfig, cach
 		o.index = embedder.Cache(batched, cache)
 	}
 	return batched
+}
+
+// burst is how long a time's allowance may be used at once, as far as that is known beforehand.
+func (o *OpenAIConfig) burst() time.Duration {
+	if o.Burst == 0 && o.RPM >= 60 {
+		return openaiBurst
+	}
+	return o.Burst
 }
 
 const (
