@@ -82,7 +82,7 @@ func runDoctor(ctx context.Context, c *call) error {
 	if c.Settings != nil {
 		checks = append(checks, checkData(c.Config)...)
 		checks = append(checks, checkServer(ctx, c)...)
-		checks = append(checks, checkModel(ctx, c.Config))
+		checks = append(checks, checkModel(ctx, c.Config)...)
 		if len(c.Config.Kafka.Brokers) > 0 {
 			checks = append(checks, checkKafka(ctx, c.Config))
 		}

@@ -48,6 +48,8 @@ type Config struct {
 	BaseURL string
 	// Key is sent as a bearer token. Empty: nothing is sent, as local servers like it.
 	Key string
+	// KeyName is how people set Key, for what they are told. Defaults to OPENAI_API_KEY.
+	KeyName string
 	// Organization is OpenAI's OpenAI-Organization header. Empty: not sent.
 	Organization string
 	// Headers go into every request, after ours (api-key for Azure). Their values are taken for secrets.
@@ -114,6 +116,9 @@ type Model struct {
 	answered   atomic.Int64 // when the last request was, in nanoseconds of Unix time
 	otherModel sync.Once
 
+	made atomic.Pointer[[len(specimenRoles)][][]float32] // what others are compared with
+	owed atomic.Bool                                     // somebody wanted to compare, and we were away
+
 	requests, inputs, tokens atomic.Int64
 }
 
@@ -179,6 +184,7 @@ func configured(cfg Config) (*Model, error) {
 		return nil, errors.New("which model? Name it as openai/MODEL, such as openai/text-embedding-3-small")
 	}
 	cfg.BaseURL = cmp.Or(cfg.BaseURL, DefaultBaseURL)
+	cfg.KeyName = cmp.Or(cfg.KeyName, "OPENAI_API_KEY")
 	cfg.InputTypeField = cmp.Or(cfg.InputTypeField, "input_type")
 	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
 	cfg.Encoding = cmp.Or(cfg.Encoding, Base64)
@@ -210,7 +216,7 @@ func configured(cfg Config) (*Model, error) {
 		}
 	}
 	if strings.ContainsAny(cfg.Key, "\r\n") {
-		return nil, errors.New("the key has a line break in it; set OPENAI_API_KEY again")
+		return nil, errors.New("the key has a line break in it; set " + cfg.KeyName + " again")
 	}
 	m := &Model{cfg: cfg, dim: cmp.Or(cfg.Dim, cfg.Dimensions), base: base, query: base.RawQuery}
 	if m.name, err = cfg.name(); err != nil {
@@ -347,6 +353,9 @@ func (m *Model) Embed(ctx context.Context, role embedder.Role, inputs []string) 
 func (m *Model) EmbedReported(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, embedder.Report, error) {
 	var report embedder.Report
 	vectors, err := m.embed(ctx, role, inputs, &report)
+	if err == nil && m.owed.CompareAndSwap(true, false) {
+		_, _ = m.specimens(ctx, &report) // if that fails, they are owed again
+	}
 	return vectors, report, err
 }
 
