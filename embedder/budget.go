@@ -120,7 +120,7 @@ type budget struct {
 	struck    time.Time
 
 	factor float64 // what the provider charges for a token that we count
-	spread float64 // how far off that is for a request, in tokens
+	under  float64 // by what part of our count it charged more, for the worst request of late
 
 	liveSeen   time.Time // when live work was last sent
 	liveTokens float64   // of a request of it, about
@@ -187,8 +187,8 @@ func (b *budget) keep(lane Lane, bucket *bucket, tokens bool, now time.Time) flo
 	return bucket.kept(2, now)
 }
 
-// margin is how many tokens are not used because the provider may count more than we do.
-func (b *budget) margin(flying int) float64 { return 2 * b.spread * math.Sqrt(1+float64(flying)) }
+// margin is by what part a request may be charged more than we count, and those that are in flight too, which the provider's account tells nothing of yet.
+func (b *budget) margin(flying int) float64 { return 1.25 * b.under * math.Sqrt(1+float64(flying)) }
 
 // wait is how long a request of at least so many tokens has to wait.
 func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time.Duration {
@@ -201,7 +201,7 @@ func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time
 		n, keep := 1.0, b.keep(lane, bucket, isTokens, now)
 		if isTokens {
 			n = tokens
-			keep += min(b.margin(flying), bucket.size/8)
+			keep += min(n*b.margin(flying), bucket.size/2)
 		}
 		held := bucket.wait(n, keep, now)
 		if held > 0 && (bucket == &b.learned.requests || bucket == &b.learned.tokens) {
@@ -220,7 +220,7 @@ func (b *budget) room(lane Lane, flying int, now time.Time) float64 {
 	room := math.Inf(1)
 	b.each(func(bucket *bucket, isTokens bool) {
 		if isTokens {
-			room = min(room, bucket.room(b.keep(lane, bucket, true, now)+min(b.margin(flying), bucket.size/8), now))
+			room = min(room, bucket.room(b.keep(lane, bucket, true, now), now)/(1+b.margin(flying)))
 		}
 	})
 	return room
@@ -291,6 +291,12 @@ func (b *budget) take(lane Lane, counted float64, now time.Time) charge {
 	return c
 }
 
+// enoughTokens are in a request that says something about how the provider counts: of less, rounding is the most.
+const enoughTokens = 32
+
+// otherwise is how far off our count is taken to be for some texts, once it was seen to be off.
+const otherwise = .3
+
 // settle learns from an answer. failed is its *Error, nil for vectors.
 func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	charged := c.tokens
@@ -305,11 +311,14 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 		}
 		// The first answers say nearly all there is to say; later ones are averaged.
 		ratio := charged / c.counted
-		if b.factor == 1 {
-			b.factor = ratio
+		if b.factor == 1 && math.Abs(ratio-1) > .01 {
+			// It counts otherwise; so it may count each text otherwise.
+			b.factor, b.under = ratio, max(b.under, otherwise)
 		}
-		b.factor += (ratio - b.factor) / 8
-		b.spread += (math.Abs(charged-c.counted*b.factor) - b.spread) / 8
+		if c.counted >= enoughTokens {
+			b.under = max(.97*b.under, ratio/b.factor-1)
+			b.factor += (ratio - b.factor) / 8
+		}
 	}
 	if r.Calls > 1 {
 		for _, a := range []*account{&b.own, &b.told, &b.learned.account} {

@@ -299,3 +299,37 @@ func TestAnAccidentIsNoLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestCountsThatVary: where the provider counts some texts higher and some lower than we do, none of them is refused for it.
+func TestCountsThatVary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Each fifth text is twice what we take it for, as code is beside prose.
+		s := schedule(t, mockprovider.Config{RPM: 300, TPM: 100_000, Burst: time.Second, Latency: 50 * time.Millisecond, Tokens: func(input string) int {
+			n := len(input) / 4
+			if n%5 == 0 {
+				return 2 * n
+			}
+			return n
+		}}, embedder.BatchConfig{})
+		places := make(chan struct{}, 32)
+		var all sync.WaitGroup
+		for d := range 400 {
+			places <- struct{}{}
+			all.Go(func() {
+				defer func() { <-places }()
+				if _, err := s.Embed(t.Context(), embedder.Index, []string{text(2*d, 201+d*d%97), text(2*d+1, 60+d*d*d%101)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		stats := s.provider.Stats()
+		floor := s.provider.Floor(stats.Answered, stats.Tokens)
+		took := time.Duration(stats.LastAnswer * float64(time.Second))
+		t.Logf("%v, floor %v; %d requests of %.1f, %d refused", took, floor, stats.Requests, stats.InputsPerRequest, stats.RateLimited)
+		// Until the first text that is counted otherwise, nothing says that some are.
+		if stats.RateLimited > 1 || float64(took) > 1.05*float64(floor) {
+			t.Errorf("%d answers of 429 in %v; the limits alone take %v", stats.RateLimited, took, floor)
+		}
+	})
+}
