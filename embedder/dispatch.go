@@ -423,6 +423,7 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) bool {
 	l.breaker.trying = f.trial
 	l.flying++
 	l.total.requests++
+	l.minute.add(1, 0, now)
 	requests, tokens := l.budget.rates()
 	if seconds := max(1/requests, f.charge.tokens/tokens); seconds > 0 {
 		f.share.use(time.Duration(seconds * float64(time.Second)))
@@ -479,6 +480,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		charged = int64(f.tokens)
 	}
 	l.total.tokens += charged
+	l.minute.add(0, charged, now)
 	if b.cfg.Purse != nil {
 		b.cfg.Purse.Settle(f.role, int64(math.Ceil(f.charge.tokens)), charged)
 	}

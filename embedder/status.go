@@ -50,6 +50,9 @@ type Provider struct {
 	// Tokens are those charged, by the provider's own count where it tells, else by ours; TokensRetried were sent in vain, and sent again.
 	Tokens        int64 `json:"tokens"`
 	TokensRetried int64 `json:"tokens_retried"`
+	// RequestsLastMinute and TokensLastMinute are those of the last minute, to be held against RPM and TPM.
+	RequestsLastMinute int64 `json:"requests_last_minute"`
+	TokensLastMinute   int64 `json:"tokens_last_minute"`
 	// HeldFor is for how long, in all, work had to wait for the allowance.
 	HeldFor time.Duration `json:"-"`
 }

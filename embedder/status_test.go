@@ -105,3 +105,37 @@ func TestAProvidersTroubleForPeople(t *testing.T) {
 		}
 	}
 }
+
+// What is held against the limits is the last minute's: requests from when they were sent, tokens from when they were charged.
+func TestTheLastMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := &charging{Provider: embeddertest.NewProvider()}
+		model.Latency = 2 * time.Second
+		b := embedder.Batch(model, embedder.BatchConfig{MaxInputs: 1, Concurrency: 1})
+		at := func(second int, requests, tokens int64) {
+			t.Helper()
+			if p := b.Providers()[0]; p.RequestsLastMinute != requests || p.TokensLastMinute != tokens {
+				t.Errorf("at %d s: %d requests and %d tokens, want %d and %d", second, p.RequestsLastMinute, p.TokensLastMinute, requests, tokens)
+			}
+		}
+		at(0, 0, 0)
+		outcome := ask(t.Context(), b, embedder.Index, "ten bytes!", "ten bytes?") // at 0 and at 2 s
+		synctest.Wait()
+		at(0, 1, 0)
+		mustAnswer(t, "two", outcome, "ten bytes!", "ten bytes?")
+		at(4, 2, 20)
+		time.Sleep(56*time.Second - time.Millisecond)
+		at(59, 2, 20)
+		time.Sleep(time.Second)
+		at(60, 1, 20)
+		time.Sleep(3 * time.Second)
+		at(63, 0, 10)
+		time.Sleep(24 * time.Hour)
+		at(90000, 0, 0)
+		mustAnswer(t, "one", ask(t.Context(), b, embedder.Index, "1234567"), "1234567")
+		at(90002, 1, 7)
+		if p := b.Providers()[0]; p.Requests != 3 || p.Tokens != 27 {
+			t.Errorf("in all: %+v", p)
+		}
+	})
+}

@@ -49,3 +49,22 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 		}
 	}
 }
+
+// The load is held against the limit of the endpoint that it goes to, by that endpoint's count; a model in this process has none.
+func TestTheLoadIsOfTheEndpointInUse(t *testing.T) {
+	a := embedder.Provider{Name: "a", State: embedder.Down, TPM: 500, TokensLastMinute: 3, HeldFor: time.Second}
+	b := embedder.Provider{Name: "b", State: embedder.Held, TPM: 100, TokensLastMinute: 42, HeldFor: time.Minute}
+	for _, test := range []struct {
+		providers     []embedder.Provider
+		allowed, used int64
+		throttled     string
+	}{{nil, 0, 7, "0s"}, {[]embedder.Provider{b, a}, 100, 42, "1m1s"}, {[]embedder.Provider{a, b}, 100, 42, "1m1s"}, {[]embedder.Provider{a}, 500, 3, "1s"}} {
+		x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
+		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
+		g.parts = Parts{Embedder: embedder.NewHash(8), Providers: func() []embedder.Provider { return test.providers }}
+		g.counts.addTokens(time.Now(), 7)
+		if got := x.measured(g).Embedding; got.Allowed != test.allowed || got.Used != test.used || got.Throttled != test.throttled || len(got.Providers) != len(test.providers) {
+			t.Errorf("%+v: %+v", test, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -122,7 +123,7 @@ func lasts(since, now time.Time) string {
 func (t *trouble) say(now time.Time) string {
 	text := t.Detail
 	if t.Provider != "" {
-		text += lasts(t.Since, now) + nextTry(t.Provider, t.NextTry, now)
+		text = strings.TrimSuffix(text, ".") + lasts(t.Since, now) + nextTry(t.Provider, t.NextTry, now)
 	}
 	return plain(text)
 }

@@ -112,7 +112,7 @@ func TestATroubleInOneLine(t *testing.T) {
 	}{
 		{trouble{Detail: "disk full", Since: now.Add(-time.Hour)}, "disk full"},
 		{trouble{now, held.Trouble(), held.State, now.Add(12 * time.Second)}, "the provider http://p/v1 holds us back: its limits are 3 RPM and 10,000 TPM, by its own word; next request in 12s"},
-		{trouble{now.Add(-90 * time.Second), "the provider a is down: \x1b[31m503", embedder.Down, now.Add(-time.Second)}, "the provider a is down:  [31m503; for 1m30s; next try now"},
+		{trouble{now.Add(-90 * time.Second), "the provider a is down: \x1b[31m503, try later.", embedder.Down, now.Add(-time.Second)}, "the provider a is down:  [31m503, try later; for 1m30s; next try now"},
 		{trouble{now, "the cap is reached", embedder.Paused, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}, "the cap is reached; next try at 2100-01-01T00:00:00Z"},
 		{trouble{Detail: "refused", Provider: embedder.Refused}, "refused"},
 	} {
