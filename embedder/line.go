@@ -32,16 +32,9 @@ type line struct {
 
 func newLine(e Endpoint, reserve int, now time.Time) *line {
 	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now), ready: now, minute: minute{began: now}}
-	for model := e.Model; l.reporter == nil; {
-		if reporter, ok := model.(Reporter); ok {
-			l.reporter = reporter
-			break
-		}
-		wrapper, ok := model.(Wrapper)
-		if !ok {
-			break
-		}
-		model = wrapper.Unwrap()
+	l.reporter, _ = e.Model.(Reporter)
+	if opened, ok := e.Model.(Opened); ok {
+		l.budget.settle(charge{sent: now}, opened.OpenedWith(), nil, now)
 	}
 	l.open = l.most
 	if l.reporter != nil {
@@ -52,8 +45,8 @@ func newLine(e Endpoint, reserve int, now time.Time) *line {
 
 // embed sends a request.
 func (l *line) embed(ctx context.Context, role Role, inputs []string) ([][]float32, Report, error) {
-	if reporter, ok := l.model.(Reporter); ok {
-		return reporter.EmbedReported(ctx, role, inputs)
+	if l.reporter != nil {
+		return l.reporter.EmbedReported(ctx, role, inputs)
 	}
 	vectors, err := l.model.Embed(ctx, role, inputs)
 	return vectors, Report{}, err

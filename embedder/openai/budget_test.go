@@ -333,3 +333,13 @@ func TestCountsThatVary(t *testing.T) {
 		}
 	})
 }
+
+// TestLimitsAreKnownFromTheStart: the answer that told the dimension told the limits too.
+func TestLimitsAreKnownFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule(t, mockprovider.Config{RPM: 300, TPM: 100_000}, embedder.BatchConfig{})
+		if p := s.Providers()[0]; p.RPM != 300 || p.TPM != 100_000 || p.Source != "provider" {
+			t.Errorf("%+v", p)
+		}
+	})
+}

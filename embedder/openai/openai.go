@@ -107,6 +107,7 @@ type Model struct {
 	maxInput  int
 	framing   int // tokens of the longer prefix
 	maxTokens int
+	opened    embedder.Report
 
 	mostBatch int64 // what maxBatch was before anything was refused
 	maxBatch  atomic.Int64
@@ -141,7 +142,10 @@ func Open(ctx context.Context, cfg Config) (*Model, error) {
 	if err != nil {
 		return nil, &embedder.Error{Op: "openai", Account: true, Input: -1, Err: err}
 	}
-	vectors, err := m.Embed(ctx, embedder.Index, []string{probe})
+	vectors, report, err := m.EmbedReported(ctx, embedder.Index, []string{probe})
+	if err == nil {
+		m.opened = report
+	}
 	var failed *embedder.Error
 	switch {
 	case err == nil && m.dim == 0:
@@ -315,6 +319,9 @@ func (m *Model) MaxBatch() int { return int(m.maxBatch.Load()) }
 
 // MaxBatchTokens is the most tokens in a request, or 0.
 func (m *Model) MaxBatchTokens() int { return m.maxTokens }
+
+// OpenedWith is what the endpoint said when the model was opened.
+func (m *Model) OpenedWith() embedder.Report { return m.opened }
 
 // Endpoint is the base URL, without what might be secret in it.
 func (m *Model) Endpoint() string { return m.where }
