@@ -318,11 +318,13 @@ func (b *Batcher) Inputs() int { return b.cfg.Concurrency * b.cfg.MaxInputs }
 func (b *Batcher) Ahead() (inputs int, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, rate := b.lines[0].budget.rates()
+	now := b.current()
+	inputs = aheadFills * now.most * b.cfg.MaxInputs
+	_, rate := now.budget.rates()
 	if rate > 1e12 {
-		return aheadFills * b.Inputs(), 0
+		return inputs, 0
 	}
-	return aheadFills * b.Inputs(), int64(2*rate + 2*b.lines[0].budget.aim())
+	return inputs, int64(2*rate + 2*now.budget.aim())
 }
 
 // aheadFills is how many times what is in flight is worth having waiting: so long may those who bring more be held up.

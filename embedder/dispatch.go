@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,29 @@ const maxAlone = 8
 // deaf tells whether no endpoint is to be asked for now.
 func (b *Batcher) deaf() bool {
 	return !slices.ContainsFunc(b.lines, func(l *line) bool { return !l.breaker.open() })
+}
+
+// current is the endpoint that requests go to: the first that is not to be left alone, or else the first of all.
+func (b *Batcher) current() *line {
+	for _, l := range b.lines {
+		if !l.breaker.open() {
+			return l
+		}
+	}
+	return b.lines[0]
+}
+
+// away is the endpoint to tell of where none is to be asked for now: one that may come back by itself rather than one that refuses us, and that which is tried next.
+func (b *Batcher) away() *line {
+	return slices.MinFunc(b.lines, func(x, y *line) int {
+		refuses := map[State]int{Refused: 1}
+		return cmp.Or(cmp.Compare(refuses[x.breaker.state], refuses[y.breaker.state]), x.breaker.next.Compare(y.breaker.next))
+	})
+}
+
+// refusedByAll tells whether every endpoint refuses us: then waiting alone won't help.
+func (b *Batcher) refusedByAll() bool {
+	return !slices.ContainsFunc(b.lines, func(l *line) bool { return l.breaker.state != Refused })
 }
 
 // dispatch starts every request that may start now, and sets the timer for the next one. It needs mu.
@@ -152,15 +176,16 @@ func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
 // hopeless fails the calls of a queue that no endpoint can serve for now: a question is better told at once, and work for a provider that refuses us needs somebody to
 // look after it. It tells whether it did.
 func (b *Batcher) hopeless(q *queue, now time.Time) bool {
-	var last *line
 	for _, l := range b.lines {
-		ok, _ := l.breaker.lets(now)
-		if ok || q.role == Index && l.breaker.state != Refused {
+		if ok, _ := l.breaker.lets(now); ok {
 			return false
 		}
-		last = l
 	}
-	b.failQueue(q, fmt.Errorf("%s is tried again at %s; the last time: %w", last.name, last.breaker.next.UTC().Format(time.RFC3339), last.breaker.err))
+	if q.role == Index && !b.refusedByAll() {
+		return false
+	}
+	l := b.away()
+	b.failQueue(q, fmt.Errorf("%s is tried again at %s; the last time: %w", l.name, l.breaker.next.UTC().Format(time.RFC3339), l.breaker.err))
 	return true
 }
 
@@ -212,7 +237,7 @@ func (b *Batcher) least(q *queue) float64 {
 	if b.count == nil {
 		return 0
 	}
-	budget := &b.lines[0].budget
+	budget := &b.current().budget
 	want := float64(q.tokens)
 	if b.cfg.MaxTokens > 0 {
 		want = min(want, float64(b.cfg.MaxTokens))
@@ -255,11 +280,15 @@ func (b *Batcher) admit(lane Lane, role Role, counted float64, now time.Time, la
 			if trial {
 				continue
 			}
-			return nil, wait
+			held = wait
+			if l.breaker.failures > 0 { // it asked for a pause because it is not well
+				continue
+			}
+			return nil, held
 		}
 		return l, 0
 	}
-	return nil, 0
+	return nil, held
 }
 
 // take puts the next request together, of as many tokens as there are to be had, and at least the least that was admitted, even if more than a full allowance: the calls of the queue take turns, a few inputs each. Where requests are what is short, other queues fill what is left of it.
@@ -509,7 +538,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 			l.open = 1
 		}
 		switch {
-		case failed.Account && b.deaf():
+		case failed.Account && b.refusedByAll():
 			b.fail(f.parts, err, false)
 		case failed.Account:
 			b.retry(f, err, 0, now) // at another endpoint
@@ -522,7 +551,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 			b.retry(f, err, smaller, now)
 		}
 		if l.breaker.open() {
-			b.expire(err, now)
+			b.expire(now)
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		l.total.failed++
@@ -539,7 +568,7 @@ func (b *Batcher) answers(l *line, now time.Time) {
 	if l.breaker.open() {
 		l.open = 1
 	} else {
-		l.open = min(2*l.open, l.most)
+		l.open = min(l.open+1, l.most) // one more for each that comes back doubles them in the time of a request
 	}
 	l.breaker.succeed(now)
 }
@@ -683,12 +712,16 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 		if c.tries > 1 && smaller > 0 {
 			c.company = smaller
 		}
-		if failed.Throttled || failed.RetryAfter > 0 || failed.Account {
-			b.push(c, true) // the allowance holds it
+		if failed.Throttled || failed.RetryAfter > 0 || f.line.breaker.open() {
+			b.push(c, true) // the allowance holds it, or the breaker, or another endpoint takes it
 			continue
 		}
+		longest := min(longestPause, firstPause<<min(c.tries-1, 10))
+		if len(b.lines) > 1 && c.tries < breakAfter {
+			longest = firstPause // whether to go elsewhere is known sooner
+		}
 		c.resting = true
-		time.AfterFunc(rand.N(min(longestPause, firstPause<<min(c.tries-1, 10))+1), func() {
+		time.AfterFunc(rand.N(longest+1), func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if c.resting = false; !c.finished {
@@ -708,7 +741,7 @@ func (b *Batcher) gaveUp(c *call, err error, now time.Time) error {
 }
 
 // expire ends the calls that have waited for an endpoint that is down for longer than they may.
-func (b *Batcher) expire(err error, now time.Time) {
+func (b *Batcher) expire(now time.Time) {
 	if !b.deaf() {
 		return
 	}
@@ -724,7 +757,7 @@ func (b *Batcher) expire(err error, now time.Time) {
 						c.failing = now
 					}
 					if patience < 0 || now.Sub(c.failing) >= patience {
-						b.finish(c, b.gaveUp(c, err, now))
+						b.finish(c, b.gaveUp(c, b.away().breaker.err, now))
 					}
 				}
 			}
