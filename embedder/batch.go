@@ -343,17 +343,21 @@ func (b *Batcher) Inputs() int { return b.cfg.Concurrency * b.cfg.MaxInputs }
 func (b *Batcher) Ahead() (inputs int, tokens int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	budget := &b.lines[0].budget
-	_, rate := budget.rates()
+	now := b.current()
+	inputs = aheadFills * now.most * b.cfg.MaxInputs
+	_, rate := now.budget.rates()
 	if rate > 1e12 {
-		return 2 * b.Inputs(), 0
+		return inputs, 0
 	}
-	full := float64(fullRequest)
+	full := min(fullRequest, now.budget.largest())
 	if b.cfg.MaxTokens > 0 {
 		full = min(full, float64(b.cfg.MaxTokens))
 	}
-	return 2 * b.Inputs(), int64(min(max(2*rate+2*budget.aim(), full), 1e15))
+	return inputs, int64(min(max(2*rate+2*now.budget.aim(), full), 1e15))
 }
+
+// aheadFills is how many times what is in flight is worth having waiting: so long may those who bring more be held up.
+const aheadFills = 4
 
 // fullRequest is how many tokens of documents are worth having ready however little is allowed: the longest that most models read at once.
 const fullRequest = 8192

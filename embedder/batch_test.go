@@ -298,7 +298,7 @@ func TestBatchRefusedBlamesNobody(t *testing.T) {
 				t.Errorf("%d inputs: input %d is blamed: %v", n, i, err)
 			}
 		}
-		if n := len(p.Calls()); n > 30 {
+		if n := len(p.Calls()); n > 40 { // about 30: two go at once, and which comes back first is open
 			t.Errorf("%d requests to be refused thrice", n)
 		}
 	})

@@ -10,7 +10,8 @@ import (
 type Limits struct {
 	// RPM and TPM are requests and tokens a minute. Defaults to 0: not known. Where the provider tells lower ones, those are kept to.
 	RPM, TPM int
-	// Burst is how long a time's allowance may be used at once after a pause. Defaults to 1 second, until the provider tells otherwise.
+	// Burst is how long a time's allowance may be used at once after a pause. Defaults to 1 second, and below 60 requests a minute to a minute, since so few can't be kept by
+	// the second; until the provider tells otherwise.
 	Burst time.Duration
 }
 
@@ -119,26 +120,36 @@ type budget struct {
 	own     account // of the settings
 	told    account // of the provider
 	learned lesson
+	heard   hearsay
 	stated  bool // the provider says what is left
 
 	obeyed time.Duration // for how long after a request it is obeyed where it says that there is nothing left
 	sent   time.Time     // when the last request was
 	defies bool          // the next one goes although it says so
 
+	refused   time.Time // when the pause began that notBefore ends
 	notBefore time.Time // nothing is sent until then: the provider's word, or our patience after refusals that came without one
 	refusals  int       // in a row
+	strikes   int       // refusals, each within strikeMemory of the one before
+	struck    time.Time
 
 	factor float64 // what the provider charges for a token that we count
-	spread float64 // how far off that is for a request, in tokens
+	under  float64 // by what part of our count it charged more, for the worst request of late
 
 	liveSeen   time.Time // when live work was last sent
 	liveTokens float64   // of a request of it, about
 }
 
+// fewRequests a minute can't be kept by the second.
+const fewRequests = 60
+
 func newBudget(limits Limits, now time.Time) budget {
 	burst := limits.Burst
 	if burst <= 0 {
 		burst = time.Second
+		if limits.RPM > 0 && limits.RPM < fewRequests {
+			burst = time.Minute
+		}
 	}
 	b := budget{limits: limits, factor: 1, obeyed: firstObeyed}
 	b.own = account{newBucket(float64(limits.RPM)/60, burst, now), newBucket(float64(limits.TPM)/60, burst, now)}
@@ -190,27 +201,32 @@ func (b *budget) keep(lane Lane, bucket *bucket, tokens bool, now time.Time) flo
 	return bucket.kept(2, now)
 }
 
-// margin is how many tokens are not used because the provider may count more than we do.
-func (b *budget) margin(flying int) float64 { return 2 * b.spread * math.Sqrt(1+float64(flying)) }
+// margin is by what part a request may be charged more than we count, and those that are in flight too, which the provider's account tells nothing of yet.
+func (b *budget) margin(flying int) float64 { return 1.25 * b.under * math.Sqrt(1+float64(flying)) }
 
 // wait is how long a request of at least so many tokens has to wait.
 func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time.Duration {
 	wait, told := b.notBefore.Sub(now), time.Duration(0)
 	b.learned.grow(now)
+	if !b.stated {
+		b.heard.grow(&b.told, now)
+	}
 	b.each(func(bucket *bucket, isTokens bool) {
 		n, keep := 1.0, b.keep(lane, bucket, isTokens, now)
 		if isTokens {
 			n = tokens
-			keep += min(b.margin(flying), bucket.size/8)
+			keep += min(n*b.margin(flying), bucket.size/2)
 		}
 		held := bucket.wait(n, keep, now)
 		if held > 0 && (bucket == &b.learned.requests || bucket == &b.learned.tokens) {
 			b.learned.wanted = true
 		}
-		if bucket == &b.told.requests || bucket == &b.told.tokens {
-			told = max(told, held)
-		} else {
+		if bucket != &b.told.requests && bucket != &b.told.tokens {
 			wait = max(wait, held)
+			return
+		}
+		if told = max(told, held); held > 0 {
+			b.heard.wanted = true
 		}
 	})
 	obeyed := max(b.sent.Add(b.obeyed).Sub(now), 0)
@@ -231,7 +247,7 @@ func (b *budget) room(lane Lane, flying int, now time.Time) float64 {
 	room := math.Inf(1)
 	b.each(func(bucket *bucket, isTokens bool) {
 		if isTokens {
-			room = min(room, bucket.room(b.keep(lane, bucket, true, now)+min(b.margin(flying), bucket.size/8), now))
+			room = min(room, bucket.room(b.keep(lane, bucket, true, now), now)/(1+b.margin(flying)))
 		}
 	})
 	return room
@@ -307,6 +323,12 @@ func (b *budget) take(lane Lane, counted float64, now time.Time) charge {
 	return c
 }
 
+// enoughTokens are in a request that says something about how the provider counts: of less, rounding is the most.
+const enoughTokens = 32
+
+// otherwise is how far off our count is taken to be for some texts, once it was seen to be off.
+const otherwise = .3
+
 // settle learns from an answer. failed is its *Error, nil for vectors.
 func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	if c.defied {
@@ -328,11 +350,14 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 		}
 		// The first answers say nearly all there is to say; later ones are averaged.
 		ratio := min(max(charged/c.counted, 1./mostCharged), mostCharged)
-		if b.factor == 1 {
-			b.factor = ratio
+		if b.factor == 1 && math.Abs(ratio-1) > .01 {
+			// It counts otherwise; so it may count each text otherwise.
+			b.factor, b.under = ratio, max(b.under, otherwise)
 		}
-		b.factor += (ratio - b.factor) / 8
-		b.spread += (math.Abs(charged-c.counted*b.factor) - b.spread) / 8
+		if c.counted >= enoughTokens {
+			b.under = max(.97*b.under, ratio/b.factor-1)
+			b.factor += (ratio - b.factor) / 8
+		}
 	}
 	if r.Calls > 1 {
 		for _, a := range []*account{&b.own, &b.told, &b.learned.account} {
@@ -345,24 +370,33 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 	}
 	b.told.requests.tell(r.Requests, c.requestsMark, c.sent, now)
 	b.told.tokens.tell(r.Tokens, c.tokensMark, c.sent, now)
-	b.stated = b.stated || r.Requests.State || r.Tokens.State
+	switch {
+	case failed == nil:
+		b.stated = b.stated || r.Requests.State || r.Tokens.State
+	case r.Requests.Limit > 0 || r.Tokens.Limit > 0:
+		b.heard.again(r, now)
+	}
 
 	switch {
 	case failed == nil:
 		b.refusals = 0
-		b.told.requests.age(now)
-		b.told.tokens.age(now)
+		if b.stated {
+			b.told.requests.age(now)
+			b.told.tokens.age(now)
+		}
 	case failed.Throttled:
 		b.throttled(c, r, failed, now)
 	}
 	if failed != nil && failed.RetryAfter > 0 {
 		if until := now.Add(min(failed.RetryAfter, longestObeyed)); until.After(b.notBefore) {
-			b.notBefore = until
+			b.pause(until, now)
 		}
 	}
 }
 
 const (
+	// strikesMost refusals close together, each within strikeMemory of the one before, and the limits are not what they are said to be.
+	strikesMost, strikeMemory = 4, 20 * time.Second
 	// firstPause is the longest wait after a refusal for too much that says no time; it doubles with each further one, up to longestPause.
 	firstPause   = 250 * time.Millisecond
 	longestPause = 30 * time.Second
@@ -384,14 +418,28 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 		return // it was under way when an earlier one was refused: the same news
 	}
 	b.refusals++
-	if !b.stated {
+	requests, tokens := b.rates()
+	if b.strikes++; now.Sub(b.struck) > strikeMemory {
+		b.strikes = 1
+	}
+	b.struck = now
+	// Where limits are known, a refusal now and then is an accident: two requests that came there together. Many are another limit than the known one.
+	if !b.stated && (math.IsInf(requests, 1) && math.IsInf(tokens, 1) || b.learned.rate > 0 || b.strikes >= strikesMost) {
 		b.learned.refuse(c, now)
 	}
 	// Whatever was told, a refusal is followed by a pause.
 	if failed.RetryAfter <= 0 && b.wait(Live, c.tokens, 0, now) == 0 {
 		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
-		b.notBefore = now.Add(longest/2 + rand.N(longest/2+1))
+		b.pause(now.Add(longest/2+rand.N(longest/2+1)), now)
 	}
+}
+
+// pause sends nothing until then.
+func (b *budget) pause(until, now time.Time) {
+	if !now.Before(b.notBefore) {
+		b.refused = now
+	}
+	b.notBefore = until
 }
 
 // believed is what can be true of a report on a request of so many inputs, and tokens by our count.
@@ -471,8 +519,16 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	}
 	// The request was counted when it came there, which may have been long after it was sent; what had come back until then would be counted twice. So what an answer says is
 	// there too much, may be that. The least of several is believed.
-	by := t.Left - (at.level + b.moved - at.moved)
+	left := t.Left
+	if exact := t.Limit - b.rate*t.Reset.Seconds(); t.Reset > 0 && b.window == 0 && exact > left && exact < left+1 {
+		left = exact // what is left is told in whole numbers, and the rest by the time until all is back
+	}
+	by := left - (at.level + b.moved - at.moved)
 	if by > 0 && !fresh {
+		if by -= min(b.rate*now.Sub(sent).Seconds(), b.size/4); by <= 0 {
+			b.answers = 0
+			return
+		}
 		if b.answers == 0 || by < b.more {
 			b.more = by
 		}
@@ -491,7 +547,7 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 // toldFor is for how long a limit holds that is not told again.
 const toldFor = 10 * time.Minute
 
-// age doubles a limit that answers have not told again for long: whoever tells it with refusals only, would never say that it has been raised.
+// age doubles a limit that answers have not told again for long, though they used to: it may be gone.
 func (b *bucket) age(now time.Time) {
 	if b.rate > 0 && now.Sub(b.told) >= toldFor {
 		b.fill(now)
@@ -504,6 +560,40 @@ const answersForMore = 12
 
 // resetRounding is by how much a told reset may be too long because it was rounded up.
 const resetRounding = time.Second
+
+// hearsay is how limits that only refusals tell are believed: the next refusal says them again, and without one they may have been raised.
+type hearsay struct {
+	rates  [2]float64 // of requests and tokens, as they were told last
+	quiet  time.Duration
+	grows  time.Time // when they last grew, or may begin to; zero: nothing was told
+	wanted bool      // work had to wait for them since
+}
+
+// again hears them.
+func (h *hearsay) again(r Report, now time.Time) {
+	rates := [2]float64{r.Requests.Limit, r.Tokens.Limit}
+	if h.quiet = min(max(2*h.quiet, quietFirst), quietLongest); rates != h.rates {
+		h.quiet = quietFirst
+	}
+	h.rates, h.grows = rates, now.Add(h.quiet)
+}
+
+// grow tries for more, after a while.
+func (h *hearsay) grow(told *account, now time.Time) {
+	passed := now.Sub(h.grows)
+	if h.grows.IsZero() || passed < time.Second/4 {
+		return
+	}
+	if h.grows = now; !h.wanted {
+		return
+	}
+	h.wanted = false
+	factor := math.Pow(slowly, min(passed, 2*time.Second).Seconds())
+	for _, b := range []*bucket{&told.requests, &told.tokens} {
+		b.fill(now)
+		b.rate, b.size = b.rate*factor, b.size*factor
+	}
+}
 
 // lesson is what a provider that tells nothing taught us by refusing. At a refusal nothing of its allowance is left; so what it took between one and the next is what it
 // allows in that time, whatever may be saved up over a pause.

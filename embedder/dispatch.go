@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,29 @@ func (b *Batcher) deaf() bool {
 	return !slices.ContainsFunc(b.lines, func(l *line) bool { return !l.breaker.open() })
 }
 
+// current is the endpoint that requests go to: the first that is not to be left alone, or else the first of all.
+func (b *Batcher) current() *line {
+	for _, l := range b.lines {
+		if !l.breaker.open() {
+			return l
+		}
+	}
+	return b.lines[0]
+}
+
+// away is the endpoint to tell of where none is to be asked for now: one that may come back by itself rather than one that refuses us, and that which is tried next.
+func (b *Batcher) away() *line {
+	return slices.MinFunc(b.lines, func(x, y *line) int {
+		refuses := map[State]int{Refused: 1}
+		return cmp.Or(cmp.Compare(refuses[x.breaker.state], refuses[y.breaker.state]), x.breaker.next.Compare(y.breaker.next))
+	})
+}
+
+// refusedByAll tells whether every endpoint refuses us: then waiting alone won't help.
+func (b *Batcher) refusedByAll() bool {
+	return !slices.ContainsFunc(b.lines, func(l *line) bool { return l.breaker.state != Refused })
+}
+
 // dispatch starts every request that may start now, and sets the timer for the next one. It needs mu.
 func (b *Batcher) dispatch() {
 	now := time.Now()
@@ -77,9 +101,7 @@ func (b *Batcher) dispatch() {
 		again = b.start(now, later)
 	}
 	for _, l := range b.lines {
-		if !l.holds {
-			l.unhold(now)
-		}
+		l.unhold(now)
 	}
 	// What is far off may come sooner, if the machine sleeps meanwhile: its timers do too.
 	if longest := now.Add(longestTimer); due.After(longest) {
@@ -192,15 +214,16 @@ func (b *Batcher) tooLate(q *queue, wait time.Duration, why string) bool {
 // hopeless fails the calls of a queue that no endpoint can serve for now: a question is better told at once, and work for a provider that refuses us needs somebody to
 // look after it. It tells whether it did.
 func (b *Batcher) hopeless(q *queue, now time.Time) bool {
-	var last *line
 	for _, l := range b.lines {
-		ok, _ := l.breaker.lets(now)
-		if ok || q.role == Index && l.breaker.state != Refused {
+		if ok, _ := l.breaker.lets(now); ok {
 			return false
 		}
-		last = l
 	}
-	b.failQueue(q, fmt.Errorf("%s is tried again at %s; the last time: %w", last.name, last.breaker.next.UTC().Format(time.RFC3339), last.breaker.err))
+	if q.role == Index && !b.refusedByAll() {
+		return false
+	}
+	l := b.away()
+	b.failQueue(q, fmt.Errorf("%s is tried again at %s; the last time: %w", l.name, l.breaker.next.UTC().Format(time.RFC3339), l.breaker.err))
 	return true
 }
 
@@ -227,6 +250,10 @@ func (b *Batcher) order() []*queue {
 // lingers is how long a queue waits for more inputs before a request is worth sending.
 func (b *Batcher) lingers(q *queue, now time.Time) time.Duration {
 	linger := b.cfg.Linger
+	if requests, _ := b.lines[0].budget.rates(); requests < 1 && q.role == Index && q.inputs < b.cfg.MaxInputs && linger > 0 {
+		// A request is worth seconds then, and company is worth waiting for.
+		return min(time.Duration(float64(time.Second)/requests)/50, time.Second/2) - now.Sub(q.since)
+	}
 	if linger <= 0 || q.role == Query || q.inputs >= b.cfg.MaxInputs || b.cfg.MaxTokens > 0 && q.tokens >= b.cfg.MaxTokens || q.gap > 2*linger {
 		return 0
 	}
@@ -299,11 +326,15 @@ func (b *Batcher) admit(q *queue, part *flight, now time.Time, later func(time.T
 			if trial {
 				continue
 			}
-			return nil, 0, wait
+			held = wait
+			if l.breaker.failures > 0 { // it asked for a pause because it is not well
+				continue
+			}
+			return nil, 0, held
 		}
 		return l, tokens, 0
 	}
-	return nil, 0, 0
+	return nil, 0, held
 }
 
 // take puts the next request together, of as many tokens as there are to be had, and at least the least that was admitted, even if more than a full allowance: the calls of the queue take turns, a few inputs each. Where requests are what is short, other queues fill what is left of it.
@@ -458,6 +489,11 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 			b.putBack(f)
 			return
 		}
+		if f.role == Index && b.purse[Index].why != "" {
+			for _, other := range b.lines {
+				other.ready = now
+			}
+		}
 		b.purse[f.role] = empty{}
 	}
 	f.line = l
@@ -466,6 +502,7 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 	l.breaker.trying = f.trial
 	l.flying++
 	l.total.requests++
+	l.minute.add(1, 0, now)
 	requests, tokens := l.budget.rates()
 	f.share.use(seconds(max(1/requests, f.charge.tokens/tokens)))
 	go b.fly(f)
@@ -526,6 +563,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		charged = int64(f.tokens)
 	}
 	l.total.tokens += charged
+	l.minute.add(0, charged, now)
 	if b.cfg.Purse != nil {
 		b.cfg.Purse.Settle(f.role, int64(math.Ceil(f.charge.tokens)), charged)
 	}
@@ -551,7 +589,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 			l.open = 1
 		}
 		switch {
-		case failed.Account && b.deaf():
+		case failed.Account && b.refusedByAll():
 			b.fail(f.parts, err, false)
 		case failed.Account:
 			b.retry(f, err, 0, now) // at another endpoint
@@ -564,7 +602,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 			b.retry(f, err, smaller, now)
 		}
 		if l.breaker.open() {
-			b.expire(err, now)
+			b.expire(now)
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		l.total.failed++
@@ -581,7 +619,7 @@ func (b *Batcher) answers(l *line, now time.Time) {
 	if l.breaker.open() {
 		l.open = 1
 	} else {
-		l.open = min(2*l.open, l.most)
+		l.open = min(l.open+1, l.most) // one more for each that comes back doubles them in the time of a request
 	}
 	l.breaker.succeed(now)
 }
@@ -726,12 +764,16 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 		}
 		// An input that makes an endpoint fail must not be all that it is tried with.
 		front := !f.trial && c.company == 0
-		if failed.Throttled || failed.RetryAfter > 0 || failed.Account {
-			b.push(c, front) // the allowance holds it
+		if failed.Throttled || failed.RetryAfter > 0 || f.line.breaker.open() {
+			b.push(c, front) // the allowance holds it, or the breaker, or another endpoint takes it
 			continue
 		}
+		longest := min(longestPause, firstPause<<min(c.tries-1, 10))
+		if len(b.lines) > 1 && c.tries < breakAfter {
+			longest = firstPause // whether to go elsewhere is known sooner
+		}
 		c.resting = true
-		time.AfterFunc(rand.N(min(longestPause, firstPause<<min(c.tries-1, 10))+1), func() {
+		time.AfterFunc(rand.N(longest+1), func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			if c.resting = false; !c.finished {
@@ -751,7 +793,7 @@ func (b *Batcher) gaveUp(c *call, err error, now time.Time) error {
 }
 
 // expire ends the calls that have waited for an endpoint that is down for longer than they may.
-func (b *Batcher) expire(err error, now time.Time) {
+func (b *Batcher) expire(now time.Time) {
 	if !b.deaf() {
 		return
 	}
@@ -768,7 +810,7 @@ func (b *Batcher) expire(err error, now time.Time) {
 						c.failing = now
 					}
 					if patience < 0 || now.Sub(c.failing) >= patience {
-						b.finish(c, b.gaveUp(c, err, now))
+						b.finish(c, b.gaveUp(c, b.away().breaker.err, now))
 					}
 				}
 			}

@@ -2,7 +2,6 @@ package embedder
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"time"
 )
@@ -22,25 +21,20 @@ type line struct {
 	open   int           // requests that may be in flight for now: it starts with one where a provider may have limits that we don't know, and doubles
 	takes  time.Duration // a request, of late
 
-	holds     bool      // work waits for the allowance, as far as dispatch has looked
 	held      time.Time // since when work waits for the allowance; zero: none does
+	holds     bool      // some was found to wait when it was last looked
 	heldUntil time.Time
+	ready     time.Time // since when nothing of ours is in the way
 	heldFor   time.Duration
 	total     struct{ requests, throttled, failed, tokens, retried int64 }
+	minute    minute
 }
 
 func newLine(e Endpoint, reserve int, now time.Time) *line {
-	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now)}
-	for model := e.Model; l.reporter == nil; {
-		if reporter, ok := model.(Reporter); ok {
-			l.reporter = reporter
-			break
-		}
-		wrapper, ok := model.(Wrapper)
-		if !ok {
-			break
-		}
-		model = wrapper.Unwrap()
+	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now), ready: now, minute: minute{began: now}}
+	l.reporter, _ = e.Model.(Reporter)
+	if opened, ok := e.Model.(Opened); ok {
+		l.budget.settle(charge{sent: now}, opened.OpenedWith(), nil, now)
 	}
 	l.open = l.most
 	if l.reporter != nil {
@@ -51,8 +45,8 @@ func newLine(e Endpoint, reserve int, now time.Time) *line {
 
 // embed sends a request.
 func (l *line) embed(ctx context.Context, role Role, inputs []string) ([][]float32, Report, error) {
-	if reporter, ok := l.model.(Reporter); ok {
-		return reporter.EmbedReported(ctx, role, inputs)
+	if l.reporter != nil {
+		return l.reporter.EmbedReported(ctx, role, inputs)
 	}
 	vectors, err := l.model.Embed(ctx, role, inputs)
 	return vectors, Report{}, err
@@ -77,20 +71,21 @@ func (l *line) hold(until, now time.Time) {
 	l.holds, l.heldUntil = true, until
 }
 
-// unhold notes that it waits no longer.
+// unhold notes that none waits any longer, unless hold was called since holds was false.
 func (l *line) unhold(now time.Time) {
-	if !l.held.IsZero() {
+	if !l.holds && !l.held.IsZero() {
 		l.heldFor += now.Sub(l.held)
-		l.held = time.Time{}
+		l.held, l.ready = time.Time{}, now
 	}
 }
 
 // status tells how it stands.
 func (l *line) status(now time.Time) Provider {
 	p := Provider{
-		Name: l.name, State: Ready, Since: l.breaker.since, Concurrency: l.most, InFlight: l.flying,
+		Name: l.name, State: Ready, Since: latest(l.ready, l.breaker.since, l.budget.notBefore), Concurrency: l.most, InFlight: l.flying,
 		Requests: l.total.requests, Throttled: l.total.throttled, Failed: l.total.failed, Tokens: l.total.tokens, TokensRetried: l.total.retried, HeldFor: l.heldFor,
 	}
+	p.RequestsLastMinute, p.TokensLastMinute = l.minute.sum(now)
 	requests, tokens := l.budget.rates()
 	perMinute := func(rate float64) int {
 		if math.IsInf(rate, 1) {
@@ -117,13 +112,31 @@ func (l *line) status(now time.Time) Provider {
 	}
 	switch {
 	case l.breaker.open():
-		p.State, p.NextTry, p.Detail = l.breaker.state, l.breaker.next, l.breaker.err.Error()
+		p.State, p.Since, p.NextTry, p.Detail = l.breaker.state, l.breaker.since, l.breaker.next, l.breaker.err.Error()
 	case now.Before(l.budget.notBefore):
-		p.State, p.Since, p.NextTry = Held, l.held, l.budget.notBefore
-		p.Detail = fmt.Sprintf("the provider refused a request for too much (429), and nothing is sent for %s", l.budget.notBefore.Sub(now).Round(time.Millisecond))
+		p.State, p.Since, p.NextTry = Held, l.budget.refused, l.budget.notBefore
+		if !l.held.IsZero() && l.held.Before(p.Since) {
+			p.Since = l.held
+		}
+		p.Detail = "it asked for a pause"
+		if l.budget.refusals > 0 {
+			p.Detail = "it refused a request because too much was asked (429)"
+		}
 	case !l.held.IsZero():
 		p.State, p.Since, p.NextTry = Held, l.held, l.heldUntil
-		p.Detail = "work waits for the provider's allowance"
+		p.Detail = "work waits for its allowance"
+		if limits := p.Limits(); limits != "" {
+			p.Detail = "its limits are " + limits
+		}
 	}
 	return p
+}
+
+func latest(first time.Time, others ...time.Time) time.Time {
+	for _, t := range others {
+		if t.After(first) {
+			first = t
+		}
+	}
+	return first
 }

@@ -11,6 +11,12 @@ type Reporter interface {
 	EmbedReported(ctx context.Context, role Role, inputs []string) ([][]float32, Report, error)
 }
 
+// Opened is a model whose provider was asked something when it was opened, and told its limits with the answer: so the first request of all is within them.
+type Opened interface {
+	// OpenedWith is what the provider said then; the zero value if it was not asked, or did not answer.
+	OpenedWith() Report
+}
+
 // Report is what a provider said with an answer, whether that was good or bad.
 type Report struct {
 	// Calls is how many requests were made for it: one, but for those that had to be put otherwise. 0 is 1.

@@ -1,6 +1,11 @@
 package embedder
 
-import "time"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // State is what a provider is doing for us.
 type State string
@@ -24,7 +29,7 @@ type Provider struct {
 	// Name is the endpoint's, for people.
 	Name  string `json:"name"`
 	State State  `json:"state"`
-	// Since is when State began.
+	// Since is when State began; never zero.
 	Since time.Time `json:"since"`
 	// NextTry is when it is tried again; zero where State is Ready.
 	NextTry time.Time `json:"next_try,omitzero"`
@@ -45,6 +50,60 @@ type Provider struct {
 	// Tokens are those charged, by the provider's own count where it tells, else by ours; TokensRetried were sent in vain, and sent again.
 	Tokens        int64 `json:"tokens"`
 	TokensRetried int64 `json:"tokens_retried"`
+	// RequestsLastMinute and TokensLastMinute are those of the last minute, to be held against RPM and TPM.
+	RequestsLastMinute int64 `json:"requests_last_minute"`
+	TokensLastMinute   int64 `json:"tokens_last_minute"`
 	// HeldFor is for how long, in all, work had to wait for the allowance.
 	HeldFor time.Duration `json:"-"`
+}
+
+// Trouble says for people what keeps the endpoint from taking what there is for it; empty where State is Ready.
+func (p Provider) Trouble() string {
+	does := ""
+	switch p.State {
+	case "", Ready:
+		return ""
+	case Held:
+		does = "holds us back"
+	case Down:
+		does = "is down"
+	case Refused:
+		does = "refuses us"
+	default: // what may be spent is for us to change, not for the provider
+		return p.Detail
+	}
+	return fmt.Sprintf("the provider %s %s: %s", p.Name, does, p.Detail)
+}
+
+// Limits says for people what is kept to, and who said so; empty where no limit is known.
+func (p Provider) Limits() string {
+	var limits []string
+	if p.RPM > 0 {
+		limits = append(limits, grouped(p.RPM)+" RPM")
+	}
+	if p.TPM > 0 {
+		limits = append(limits, grouped(p.TPM)+" TPM")
+	}
+	if len(limits) == 0 {
+		return ""
+	}
+	text := strings.Join(limits, " and ")
+	switch p.Source {
+	case "settings":
+		text += ", by the settings"
+	case "provider":
+		text += ", by its own word"
+	case "learned":
+		text += ", found out by being refused"
+	}
+	return text
+}
+
+// grouped spells a number with commas.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }

@@ -163,6 +163,7 @@ func (x *press) finish() {
 		}
 		time.Sleep(5 * time.Second)
 	}
+	synctest.Wait() // the checkpoint is stored before what it is about is let go of
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.inFlight != 0 || len(x.docs) != 0 {

@@ -157,7 +157,8 @@ type Freshness struct {
 	Past       *Past               `json:"past,omitempty"`
 }
 
-// EmbeddingLoad is how much of the embedding allowance is in use. Allowed is 0 where no limit is known, as for the local models. Throttled is for how long, since the
+// EmbeddingLoad is how much of the embedding allowance is in use: of the endpoint that requests go to, by what the provider charged in the last minute. Allowed is 0 where no limit is
+// known, as for the local models; theirs are the tokens embedded, in the chunker's tokenizer. Throttled is for how long, since the
 // start, work had to wait for the allowance. Providers are the model's endpoints, the preferred one first; none if it runs in this process.
 type EmbeddingLoad struct {
 	Allowed   int64               `json:"allowed_tokens_per_minute"`
@@ -232,10 +233,11 @@ func (x *Indexer) measured(g *generation) Freshness {
 	out.Partitions = g.progress.snapshot()
 	out.Embedding = EmbeddingLoad{Used: g.counts.tokensLastMinute(now), Providers: g.providers()}
 	throttled := time.Duration(0)
-	for i, p := range out.Embedding.Providers {
-		if throttled += p.HeldFor; i == 0 {
-			out.Embedding.Allowed = int64(p.TPM)
-		}
+	for _, p := range out.Embedding.Providers {
+		throttled += p.HeldFor
+	}
+	if p := inUse(out.Embedding.Providers); p.Name != "" {
+		out.Embedding.Allowed, out.Embedding.Used = int64(p.TPM), p.TokensLastMinute
 	}
 	out.Embedding.Throttled = throttled.Round(time.Millisecond).String()
 	return out

@@ -142,18 +142,11 @@ func (g *generation) ofProviders(of func(embedder.Provider) float64) (sum float6
 
 // troubleOf is what keeps a model's provider from taking what there is for it; nil: nothing does.
 func troubleOf(p embedder.Provider) *Trouble {
-	detail := p.Detail
-	switch p.State {
-	case "", embedder.Ready:
+	detail := p.Trouble()
+	if detail == "" {
 		return nil
-	case embedder.Paused: // which is for us to change, not for the provider
-	default:
-		detail = fmt.Sprintf("the model's provider %s is %s: %s", p.Name, p.State, p.Detail)
 	}
-	if !p.NextTry.IsZero() {
-		detail += fmt.Sprintf("; the next try is at %s", p.NextTry.UTC().Format(time.RFC3339))
-	}
-	return &Trouble{Since: p.Since, Detail: detail}
+	return &Trouble{Since: p.Since, Detail: detail, Provider: p.State, NextTry: p.NextTry}
 }
 
 // begin opens a new generation at once if that goes smoothly. If it does not, run tries again.

@@ -88,8 +88,10 @@ func (p Parts) providers() []embedder.Provider {
 }
 
 // provider is the endpoint that requests go to now; the zero value where there is none.
-func (p Parts) provider() (now embedder.Provider) {
-	for i, at := range p.providers() {
+func (p Parts) provider() embedder.Provider { return inUse(p.providers()) }
+
+func inUse(providers []embedder.Provider) (now embedder.Provider) {
+	for i, at := range providers {
 		if i == 0 || at.State != embedder.Down && at.State != embedder.Refused {
 			now = at
 		}

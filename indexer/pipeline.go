@@ -81,6 +81,9 @@ type pipeline struct {
 type Trouble struct {
 	Since  time.Time `json:"since"`
 	Detail string    `json:"detail"`
+	// Provider is how it stands with the model's provider where that is the trouble; NextTry is then when it is tried again.
+	Provider embedder.State `json:"provider,omitempty"`
+	NextTry  time.Time      `json:"next_try,omitzero"`
 }
 
 // lender is another generation of the same model. What it has stored need not be embedded, nor cut if its chunker is the same, to be had here too.

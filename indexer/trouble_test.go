@@ -25,11 +25,11 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 	}{
 		{"in this process", nil, false, ""},
 		{"ready", []embedder.Provider{at("a", embedder.Ready, 0)}, false, ""},
-		{"held", []embedder.Provider{at("a", embedder.Held, time.Minute)}, false, "a is held: because of a; the next try is at " + now.Add(time.Minute).UTC().Format(time.RFC3339)},
-		{"paused", []embedder.Provider{at("a", embedder.Paused, time.Hour)}, false, "because of a; the next try is at"},
+		{"held", []embedder.Provider{at("a", embedder.Held, time.Minute)}, false, "the provider a holds us back: because of a"},
+		{"paused", []embedder.Provider{at("a", embedder.Paused, time.Hour)}, false, "because of a"},
 		{"nothing to do", []embedder.Provider{at("a", embedder.Down, time.Minute)}, true, ""},
 		{"another one does it", []embedder.Provider{at("a", embedder.Down, time.Minute), at("b", embedder.Ready, 0)}, false, ""},
-		{"none does it", []embedder.Provider{at("a", embedder.Down, time.Hour), at("b", embedder.Held, time.Second)}, false, "b is held"},
+		{"none does it", []embedder.Provider{at("a", embedder.Down, time.Hour), at("b", embedder.Held, time.Second)}, false, "b holds us back: because of b"},
 	} {
 		x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
 		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
@@ -44,8 +44,27 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 		switch {
 		case (got == nil) != (test.want == ""):
 			t.Errorf("%s: the trouble is %+v, want %q", test.name, got, test.want)
-		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour))):
-			t.Errorf("%s: the trouble is %+v, want %q since an hour", test.name, got, test.want)
+		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour)) || got.Provider == "" || !got.NextTry.After(now)):
+			t.Errorf("%s: the trouble is %+v, want %q since an hour, its provider's state and the next try", test.name, got, test.want)
+		}
+	}
+}
+
+// The load is held against the limit of the endpoint that it goes to, by that endpoint's count; a model in this process has none.
+func TestTheLoadIsOfTheEndpointInUse(t *testing.T) {
+	a := embedder.Provider{Name: "a", State: embedder.Down, TPM: 500, TokensLastMinute: 3, HeldFor: time.Second}
+	b := embedder.Provider{Name: "b", State: embedder.Held, TPM: 100, TokensLastMinute: 42, HeldFor: time.Minute}
+	for _, test := range []struct {
+		providers     []embedder.Provider
+		allowed, used int64
+		throttled     string
+	}{{nil, 0, 7, "0s"}, {[]embedder.Provider{b, a}, 100, 42, "1m1s"}, {[]embedder.Provider{a, b}, 100, 42, "1m1s"}, {[]embedder.Provider{a}, 500, 3, "1s"}} {
+		x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
+		g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
+		g.parts = Parts{Embedder: embedder.NewHash(8), Providers: func() []embedder.Provider { return test.providers }}
+		g.counts.addTokens(time.Now(), 7)
+		if got := x.measured(g).Embedding; got.Allowed != test.allowed || got.Used != test.used || got.Throttled != test.throttled || len(got.Providers) != len(test.providers) {
+			t.Errorf("%+v: %+v", test, got)
 		}
 	}
 }

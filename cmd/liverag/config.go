@@ -124,6 +124,7 @@ type OpenAIConfig struct {
 	RPM        int    `name:"rpm" flag:"openai-rpm" min:"0" doc:"Requests a minute that the endpoint allows. 0: no limit is known."`
 	TPM        int    `name:"tpm" flag:"openai-tpm" min:"0" doc:"Tokens a minute that the endpoint allows. 0: no limit is known."`
 
+	Burst          time.Duration `name:"burst" min:"0s" doc:"How long a time's allowance of rpm and tpm the endpoint lets callers use at once. 0: what its answers tell; where they don't, half a second, and a minute if rpm is below 60."`
 	Concurrency    int           `name:"concurrency" min:"1" max:"1024" doc:"Requests in flight at once."`
 	MaxInput       int           `name:"max_input" min:"0" doc:"Longest input that the model reads, in tokens. 0: what is known of the model; else the endpoint itself says what is too long."`
 	MaxBatch       int           `name:"max_batch" min:"0" max:"4096" doc:"Most inputs in a request. 0: what is known of the model, at most 128, else 32."`
@@ -137,6 +138,19 @@ type OpenAIConfig struct {
 	IndexInputType string            `name:"index_input_type" doc:"What that field says for chunks of documents, like search_document."`
 	QueryInputType string            `name:"query_input_type" doc:"What that field says for questions, like search_query."`
 	Headers        map[string]string `name:"headers" doc:"Headers sent with every request. A secret belongs into api_key."`
+
+	Failover FailoverConfig `name:"failover"`
+}
+
+// FailoverConfig is another endpoint of the same models, which stands in while the first is down or refuses us. What it does not say is as for the first.
+type FailoverConfig struct {
+	BaseURL     string            `name:"base_url" doc:"Base URL of a second endpoint of the same model, which stands in while the first one is down or refuses the key. Its vectors are compared with the first one's before they are used; if they differ, that is an error. Empty: none stands in."`
+	APIKey      string            `name:"api_key" secret:"true" doc:"The second endpoint's key. Empty: none is sent; the first one's is never sent there."`
+	Model       string            `name:"model" doc:"What the second endpoint calls the model. Empty: as the first."`
+	RPM         int               `name:"rpm" min:"0" doc:"Requests a minute that the second endpoint allows, whatever the first does. 0: no limit is known."`
+	TPM         int               `name:"tpm" min:"0" doc:"Tokens a minute that the second endpoint allows, whatever the first does. 0: no limit is known."`
+	Concurrency int               `name:"concurrency" min:"0" max:"1024" doc:"Requests in flight at once at the second endpoint. 0: as openai.concurrency."`
+	Headers     map[string]string `name:"headers" doc:"Headers sent with every request to the second endpoint. The first one's are not. A secret belongs into api_key."`
 }
 
 // SpendingConfig bounds what embedding may take in a day.
@@ -445,12 +459,27 @@ func (o *OpenAIConfig) validate(fail func(name, detail string, args ...any)) {
 	if u, err := url.Parse(o.BaseURL); o.BaseURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		fail("openai.base_url", "%q is no base URL: write it like https://host/v1", o.BaseURL)
 	}
+	f := o.Failover
+	if u, err := url.Parse(f.BaseURL); f.BaseURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		fail("openai.failover.base_url", "%q is no base URL: write it like https://host/v1", f.BaseURL)
+	}
+	if f.BaseURL == "" && (f.APIKey != "" || f.Model != "" || f.RPM != 0 || f.TPM != 0 || f.Concurrency != 0 || len(f.Headers) > 0) {
+		fail("openai.failover.base_url", "must be set, or every other openai.failover setting be removed")
+	}
+	if f.BaseURL != "" && f.BaseURL == o.BaseURL && f.Model == "" && f.APIKey == o.APIKey && maps.Equal(f.Headers, o.Headers) {
+		fail("openai.failover.base_url", "is the first endpoint once more: name another one, or another key")
+	}
 	if o.InputTypeField != "" && o.IndexInputType == "" && o.QueryInputType == "" {
 		fail("openai.input_type_field", "goes with openai.index_input_type or openai.query_input_type")
 	}
 	for name := range o.Headers {
 		if strings.EqualFold(name, "Authorization") {
 			fail("openai.headers", "must not hold %s: the key is openai.api_key or OPENAI_API_KEY", name)
+		}
+	}
+	for name := range f.Headers {
+		if strings.EqualFold(name, "Authorization") {
+			fail("openai.failover.headers", "must not hold %s: the key is openai.failover.api_key", name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -12,9 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/internal/diskspace"
 	"github.com/liverag/liverag/internal/simd"
 	"github.com/liverag/liverag/stream"
@@ -79,7 +82,7 @@ func runDoctor(ctx context.Context, c *call) error {
 	if c.Settings != nil {
 		checks = append(checks, checkData(c.Config)...)
 		checks = append(checks, checkServer(ctx, c)...)
-		checks = append(checks, checkModel(ctx, c.Config))
+		checks = append(checks, checkModel(ctx, c.Config)...)
 		if len(c.Config.Kafka.Brokers) > 0 {
 			checks = append(checks, checkKafka(ctx, c.Config))
 		}
@@ -229,7 +232,8 @@ func checkServer(ctx context.Context, c *call) []check {
 		checks = append(checks, check{"ready", stateWarn, err.Error(), "it is still starting, or its log can't be reached: its own messages say which"})
 		return checks
 	}
-	checks = append(checks, ok("ready", "queries and writes are served"), checkFreshness(ctx, cl, look))
+	checks = append(checks, ok("ready", "queries and writes are served"))
+	checks = append(checks, checkFreshness(ctx, cl, look)...)
 	checks = append(checks, checkGenerations(ctx, cl, look)...)
 	if one, ok := checkSkew(ctx, cl, look); ok {
 		checks = append(checks, one)
@@ -263,12 +267,15 @@ type measuredFreshness struct {
 		Count int64  `json:"count"`
 	} `json:"time_to_searchable"`
 	freshness
+	Embedding struct {
+		Providers []embedder.Provider `json:"providers"`
+	} `json:"embedding"`
 }
 
-func checkFreshness(ctx context.Context, cl *client, timeout time.Duration) check {
+func checkFreshness(ctx context.Context, cl *client, timeout time.Duration) []check {
 	var f measuredFreshness
 	if err := cl.do(ctx, "GET", "/freshness", nil, &f, options{timeout: timeout}); err != nil {
-		return check{"freshness", stateWarn, err.Error(), "the log may be out of reach: its own messages say more"}
+		return []check{{"freshness", stateWarn, err.Error(), "the log may be out of reach: its own messages say more"}}
 	}
 	lag := int64(0)
 	for _, p := range f.Partitions {
@@ -285,7 +292,39 @@ func checkFreshness(ctx context.Context, cl *client, timeout time.Duration) chec
 		one.State = stateWarn
 		one.Do = fmt.Sprintf("the objective is %g %% within %s: `liverag generations` shows whether a replay runs; a smaller model or fewer changes at once help", 100*f.SLO.Percentile, f.SLO.Target)
 	}
-	return one
+	return append([]check{one}, checkProviders(f.Embedding.Providers, time.Now())...)
+}
+
+// checkProviders says how it stands with the endpoints of the live generation's model.
+func checkProviders(all []embedder.Provider, now time.Time) []check {
+	var checks []check
+	works := slices.ContainsFunc(all, func(p embedder.Provider) bool { return p.State != embedder.Down && p.State != embedder.Refused })
+	for _, p := range all {
+		limits := cmp.Or(p.Limits(), "no limit is known")
+		one := ok("provider", "%s is ready; %s; %s, %s refused for too much (429), %s failed", p.Name, limits, count(p.Requests, "request"), thousands(p.Throttled), thousands(p.Failed))
+		if p.State != embedder.Ready {
+			t := trouble{p.Since, p.Trouble(), p.State, p.NextTry}
+			one = check{"provider", stateWarn, t.say(now), ""}
+		}
+		switch p.State {
+		case embedder.Held:
+			one.Do = "nothing is lost, and no more than it allows is sent: ask the provider for more"
+			if p.Source == "settings" {
+				one.Do = "nothing is lost: if the provider allows more, raise openai.rpm and openai.tpm"
+			}
+		case embedder.Paused:
+			one.Do = "`liverag spending` shows what was spent on what"
+		case embedder.Down:
+			one.Do = "nothing is lost, and it goes on by itself when the provider answers"
+		case embedder.Refused:
+			one.Do = "nothing is lost: check openai.api_key (or OPENAI_API_KEY), the model's name, and the account with the provider"
+		}
+		if !works {
+			one.State = stateFail
+		}
+		checks = append(checks, one)
+	}
+	return checks
 }
 
 func checkGenerations(ctx context.Context, cl *client, timeout time.Duration) []check {
@@ -301,8 +340,8 @@ func checkGenerations(ctx context.Context, cl *client, timeout time.Duration) []
 		}
 		switch {
 		case g.Trouble != nil && g.Trouble.Detail != "":
-			one.State, one.Do = stateWarn, g.Trouble.Detail
-			if len(g.Alias) > 0 {
+			one.State, one.Do = stateWarn, g.Trouble.say(time.Now())
+			if len(g.Alias) > 0 && !g.Trouble.passing() {
 				one.State = stateFail
 			}
 		case g.State == "failed":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,12 +18,17 @@ import (
 const modelTimeout = 10 * time.Second
 
 // checkModel has the configured model embed a few words, as the first document would.
-func checkModel(ctx context.Context, cfg *Config) check {
+func checkModel(ctx context.Context, cfg *Config) []check {
+	if name, found := strings.CutPrefix(cfg.Embedder, "openai/"); found {
+		return checkEndpoints(ctx, cfg, name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, modelTimeout)
 	defer cancel()
-	if name, found := strings.CutPrefix(cfg.Embedder, "openai/"); found {
-		return checkEndpoint(ctx, cfg, name)
-	}
+	return []check{checkOwn(ctx, cfg)}
+}
+
+// checkOwn looks at a model that runs here.
+func checkOwn(ctx context.Context, cfg *Config) check {
 	quiet := slog.New(slog.DiscardHandler)
 	m := &models{defaults: cfg.recipe(), openai: cfg.OpenAI, logger: quiet, open: map[string]*model{}}
 	opened, err := m.model(ctx, cfg.Embedder, 0)
@@ -44,25 +50,71 @@ func checkModel(ctx context.Context, cfg *Config) check {
 	return one
 }
 
-// checkEndpoint asks an endpoint for what it says of itself.
-func checkEndpoint(ctx context.Context, cfg *Config, name string) check {
-	base, err := openai.Open(ctx, cfg.OpenAI.openai(name, 0, slog.New(slog.DiscardHandler)))
-	var took time.Duration
+// checkEndpoints asks the endpoint for what it says of itself, and so the one that stands in for it, if there is one; and compares the two.
+func checkEndpoints(ctx context.Context, cfg *Config, name string) []check {
+	quiet := slog.New(slog.DiscardHandler)
+	first, took, err := openEndpoint(ctx, cfg.OpenAI.openai(name, 0, quiet))
+	checks := make([]check, 1, 2)
+	switch {
+	case temporary(err):
+		checks[0] = check{"model", stateFail, err.Error(), "`liverag up` and `liverag index` would wait for it: check openai.base_url, that the endpoint runs, and that it can be reached from here"}
+	case err != nil:
+		checks[0] = check{"model", stateFail, err.Error(), "check openai.api_key (or OPENAI_API_KEY), openai.base_url and the model's name: `liverag config openai` shows where each came from"}
+	default:
+		defer first.Close()
+		checks[0] = endpointAnswers("model", first, took)
+	}
+	if cfg.OpenAI.Failover.BaseURL == "" {
+		return checks
+	}
+	other, took, err := openEndpoint(ctx, cfg.OpenAI.standby(name, quiet))
 	if err == nil {
-		defer base.Close()
-		took, err = embedOne(ctx, base)
+		defer other.Close()
 	}
 	switch {
 	case temporary(err):
-		return check{"model", stateFail, err.Error(), "`liverag up` and `liverag index` would wait for it: check openai.base_url, that the endpoint runs, and that it can be reached from here"}
+		return append(checks, check{"failover", stateWarn, err.Error(), "it could not stand in now: check openai.failover.base_url, that the endpoint runs, and that it can be reached from here"})
 	case err != nil:
-		return check{"model", stateFail, err.Error(), "check openai.api_key (or OPENAI_API_KEY), openai.base_url and the model's name: `liverag config openai` shows where each came from"}
+		return append(checks, check{"failover", stateFail, err.Error(), "`liverag up` would refuse it: check openai.failover.api_key, openai.failover.base_url and openai.failover.model: `liverag config openai.failover` shows where each came from"})
 	}
+	found := endpointAnswers("failover", other, took)
+	if first == nil {
+		found.State, found.Do = stateWarn, "whether its vectors are the same is known when the first endpoint answers; until then it can't stand in"
+		return append(checks, found)
+	}
+	ctx, cancel := context.WithTimeout(ctx, modelTimeout)
+	defer cancel()
+	if err := first.Same(ctx, other); err != nil && (temporary(err) || ctx.Err() != nil) {
+		return append(checks, check{"failover", stateWarn, err.Error(), "the two could not be compared now: try again when both answer"})
+	} else if err != nil {
+		return append(checks, check{"failover", stateFail, err.Error(), "have openai.failover serve the same model, or leave it out: `liverag up` would refuse it"})
+	}
+	found.Detail += "; its vectors are the same"
+	return append(checks, found)
+}
+
+// openEndpoint opens a model and takes the time of a short text. The model is nil where that fails.
+func openEndpoint(ctx context.Context, cfg openai.Config) (*openai.Model, time.Duration, error) {
+	asking, cancel := context.WithTimeout(ctx, modelTimeout)
+	defer cancel()
+	model, err := openai.Open(asking, cfg)
+	if err != nil {
+		return nil, 0, late(ctx, asking, cfg.Model, err)
+	}
+	took, err := embedOne(asking, model)
+	if err != nil {
+		return nil, 0, errors.Join(late(ctx, asking, cfg.Model, err), model.Close())
+	}
+	return model, took, nil
+}
+
+// endpointAnswers says what a model answered.
+func endpointAnswers(name string, base *openai.Model, took time.Duration) check {
 	batch := fmt.Sprintf("at most %d inputs a request", base.MaxBatch())
 	if n := base.MaxBatchTokens(); n > 0 {
 		batch += fmt.Sprintf(" and %d tokens", n)
 	}
-	return ok("model", "%s at %s answers within %s: %d dimensions, %s, %s", base.Name(), base.Endpoint(), short(took), base.Dim(), tokensAtMost(base.MaxInput()), batch)
+	return ok(name, "%s at %s answers within %s: %d dimensions, %s, %s", base.Name(), base.Endpoint(), short(took), base.Dim(), tokensAtMost(base.MaxInput()), batch)
 }
 
 // embedOne takes the time of a short text.

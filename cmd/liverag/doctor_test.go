@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -210,6 +211,38 @@ func TestDoctorWithAModel(t *testing.T) {
 		got := at(exitFailed, c.environ, c.args...)
 		if got.State != stateFail || !strings.Contains(got.Detail, c.detail) || !strings.Contains(got.Do, c.do) || strings.Contains(got.Detail, "sesame") {
 			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// TestDoctorWithAStandby looks at both endpoints of a model, and says what is wrong with which.
+func TestDoctorWithAStandby(t *testing.T) {
+	t.Chdir(t.TempDir())
+	first, _ := endpoint(t, "127.0.0.1:0", 96, nil)
+	same, _ := endpoint(t, "127.0.0.1:0", 96, func(c *mockprovider.Config) { c.Key = "sk-second" })
+	wider, _ := endpoint(t, "127.0.0.1:0", 128, func(c *mockprovider.Config) { c.Key = "" })
+	const nobody = "127.0.0.1:1"
+	keys := []string{"LIVERAG_OPENAI_API_KEY=sk-test", "LIVERAG_OPENAI_FAILOVER_API_KEY=sk-second"}
+	for _, c := range []struct {
+		name, first, second string
+		environ             []string
+		code                int
+		model, failover     string // states
+		detail, do          string // of failover
+	}{
+		{"both well", first, same, keys, exitDone, stateOK, stateOK, "its vectors are the same", ""},
+		{"another model", first, wider, keys, exitFailed, stateOK, stateFail, "has 128 dimensions", "leave it out"},
+		{"the second has another key", first, same, keys[:1], exitFailed, stateOK, stateFail, "set LIVERAG_OPENAI_FAILOVER_API_KEY", "openai.failover.api_key"},
+		{"the second is away", first, nobody, keys, exitDone, stateOK, stateWarn, nobody, "openai.failover.base_url"},
+		{"the first is away", nobody, same, keys, exitFailed, stateFail, stateWarn, "96 dimensions", "until then it can't stand in"},
+	} {
+		found := examine(t, c.code, c.environ, "--listen", "127.0.0.1:0", "--embedder", "openai/good", "--openai-base-url", "http://"+c.first+"/v1", "--openai.failover.base_url", "http://"+c.second+"/v1")
+		model, failover := found["model"], found["failover"]
+		if model.State != c.model || failover.State != c.failover || !strings.Contains(failover.Detail, c.detail) || !strings.Contains(failover.Do, c.do) || strings.Contains(fmt.Sprint(found), "sk-") {
+			t.Errorf("%s: %+v, %+v", c.name, model, failover)
+		}
+		if !strings.Contains(failover.Detail, c.second) {
+			t.Errorf("%s: does not name %s: %+v", c.name, c.second, failover)
 		}
 	}
 }

@@ -255,7 +255,7 @@ func TestAFullDisk(t *testing.T) {
 	})
 	kept.check(t, p)
 	t.Logf("%d documents were acknowledged", len(kept.acknowledged))
-	until(t, "both generations ready", func() bool {
+	goesOn(t, "both generations ready", p.indexed, func() bool {
 		return !slices.ContainsFunc(p.generations(), func(g generation) bool { return g.Trouble != nil || g.State != "ready" })
 	})
 	p.kill()

@@ -165,6 +165,21 @@ func until(t testing.TB, what string, holds func() bool) {
 	}
 }
 
+// goesOn is until for much work, which a busy machine may take long for: it gives up when nothing has moved for patience.
+func goesOn(t testing.TB, what string, moved func() int64, holds func() bool) {
+	t.Helper()
+	last, end := moved(), time.Now().Add(patience)
+	for !holds() {
+		if now := moved(); now != last {
+			last, end = now, time.Now().Add(patience)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not %s, and nothing has moved for %s", what, patience)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
 // waitServing waits until the liverag that runs on a data directory serves.
 func waitServing(data string) error {
 	client := &http.Client{Timeout: time.Second}
@@ -416,7 +431,7 @@ func (p *program) replay(name string, recipe map[string]any) generation {
 	p.t.Helper()
 	p.must(nil, "POST", "/generations", map[string]any{"name": name, "recipe": recipe})
 	var g generation
-	until(p.t, name+" ready", func() bool {
+	goesOn(p.t, name+" ready", p.indexed, func() bool {
 		p.must(&g, "GET", "/generations/"+name, nil)
 		if g.State == "failed" {
 			p.t.Fatalf("%s failed: %+v", name, g.Trouble)
@@ -429,9 +444,28 @@ func (p *program) replay(name string, recipe map[string]any) generation {
 // applied waits until everything that is acknowledged now is searchable in the live generation.
 func (p *program) applied() {
 	p.t.Helper()
-	if f := p.ask("anything", map[string]any{"max_staleness": "0s", "wait": "25s", "strict": true, "k": 1}); !f.Freshness.Satisfied {
-		p.t.Fatalf("not satisfied: %+v", f.Freshness)
+	goesOn(p.t, "searchable", p.indexed, func() bool {
+		got, err := p.call("POST", "/retrieve", map[string]any{"query": "anything", "max_staleness": "0s", "wait": "10s", "strict": true, "k": 1})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		var f found
+		if got.status != http.StatusOK && got.code() != "stale" {
+			p.t.Fatalf("POST /retrieve answers %d %s", got.status, got.body)
+		} else if err := json.Unmarshal(got.body, &f); err != nil || got.status == http.StatusOK && !f.Freshness.Satisfied {
+			p.t.Fatalf("not satisfied: %s, %v", got.body, err)
+		}
+		return got.status == http.StatusOK
+	})
+}
+
+// indexed is how many changes the generations have, all together.
+func (p *program) indexed() (sum int64) {
+	p.t.Helper()
+	for _, g := range p.generations() {
+		sum += g.Progress.Changes
 	}
+	return sum
 }
 
 // metric adds up the samples of a family, over its labels.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/chunker/external"
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -37,10 +38,19 @@ type generation struct {
 	Sample   float64         `json:"sample"` // 0: all
 	From     time.Time       `json:"from"`   // zero: from the beginning
 	Progress replayProgress  `json:"progress"`
-	Trouble  *struct {
-		Detail string `json:"detail"`
-	} `json:"trouble"`
+	Trouble  *trouble        `json:"trouble"`
 }
+
+// trouble is what keeps a generation from advancing.
+type trouble struct {
+	Since    time.Time      `json:"since"`
+	Detail   string         `json:"detail"`
+	Provider embedder.State `json:"provider"` // empty: it is not the model's provider
+	NextTry  time.Time      `json:"next_try"`
+}
+
+// passing tells that nothing is wrong, and time alone will help.
+func (t *trouble) passing() bool { return t.Provider == embedder.Held || t.Provider == embedder.Paused }
 
 // replayProgress is how far a generation is, and what it took.
 type replayProgress struct {
@@ -161,7 +171,11 @@ func runGenerations(ctx context.Context, c *call) error {
 	c.Out.table([]string{"NAME", "ALIAS", "STATE", "RECIPE", "DOCUMENTS", "CHUNKS", "TOKENS EMBEDDED", "REUSED"}, rows)
 	for _, g := range all {
 		if g.Trouble != nil && g.Trouble.Detail != "" {
-			c.Out.Printf("%s %s: %s\n", c.Out.bad("trouble"), plain(g.Name), plain(g.Trouble.Detail))
+			what := c.Out.bad("trouble")
+			if g.Trouble.passing() {
+				what = c.Out.warn("waiting")
+			}
+			c.Out.Printf("%s %s: %s\n", what, plain(g.Name), g.Trouble.say(time.Now()))
 		}
 	}
 	return nil

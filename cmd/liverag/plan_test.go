@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/bpe"
 	"github.com/liverag/liverag/internal/mockprovider"
 )
 
@@ -44,7 +46,12 @@ func TestRecipesOfTheRepository(t *testing.T) {
 
 // TestPlanAgreesWithTheReplay holds a plan to what the replay then takes, by a provider's model with a price: chunks, tokens, money and what is reused.
 func TestPlanAgreesWithTheReplay(t *testing.T) {
-	address, _ := endpoint(t, "127.0.0.1:0", 64, func(cfg *mockprovider.Config) { cfg.Key = "" })
+	// What is paid is what the provider charges; it counts as the model's own tokenizer does.
+	encoding, err := bpe.Load(chunker.CL100K)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, _ := endpoint(t, "127.0.0.1:0", 64, func(cfg *mockprovider.Config) { cfg.Key, cfg.Tokens = "", encoding.Count })
 	dir := t.TempDir()
 	p := startProgram(t, t.TempDir(), "--config", settingsFile(t, dir, "prices: {openai/text-embedding-3-small: 20000}\nopenai: {base_url: \"http://"+address+"/v1\", tpm: 600000, rpm: 3000}\n"), "--embedder", "hash/384")
 	const documents = 60

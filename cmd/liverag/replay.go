@@ -179,6 +179,8 @@ func followReplay(ctx context.Context, c *call, cl *client, raw json.RawMessage)
 		}
 		if g.State == "paused" {
 			text += ", paused"
+		} else if g.Trouble != nil && g.Trouble.Provider != "" {
+			text += ", " + providerWords[g.Trouble.Provider]
 		}
 		c.Err.Status("%s", plain(text))
 		err = sleep(ctx, pollEvery)

@@ -106,7 +106,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 		SLO:    indexer.SLO{Target: cfg.Freshness.SLO.Target, Percentile: cfg.Freshness.SLO.Percentile},
 		Logger: logger,
 	})
-	s.metrics.MustRegister(s.indexer.Metrics(), s.ledger.Metrics())
+	s.metrics.MustRegister(s.indexer.Metrics(), s.ledger.Metrics(), s.models.Metrics())
 	var answers retrieve.Store = s.store
 	if shared {
 		answers = answering{s.store, logger}
@@ -389,9 +389,13 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.closers = append(m.closers, base)
 		m.mu.Unlock()
 		purse, most := m.purse(name, base.MaxBatchTokens())
+		standbys, err := m.standbys(ctx, base, rest)
+		if err != nil {
+			return nil, err
+		}
 		opened.providers = opened.wrap(base, embedder.BatchConfig{
 			Concurrency: m.openai.Concurrency, MaxInputs: base.MaxBatch(), MaxTokens: most, Linger: openaiLinger,
-			Limits: embedder.Limits{RPM: m.openai.RPM, TPM: m.openai.TPM, Burst: openaiBurst}, Endpoint: base.Endpoint(), Purse: purse,
+			Limits: m.openai.limits(), Endpoint: base.Endpoint(), Purse: purse, Failover: standbys,
 		}, m.cache).Providers
 		m.logger.Info("model opened", "model", base.Name(), "endpoint", base.Endpoint(), "dimensions", base.Dim())
 	default:
@@ -411,6 +415,51 @@ func (m *models) opened(name string) (*model, error) {
 		return opened, nil
 	}
 	return nil, fmt.Errorf("model %s is not open", name)
+}
+
+// standbys are the endpoints that stand in for a model's first one: one, if the settings have it. One whose vectors differ is an error. One that does not answer now, or while the first
+// does not, is compared before it is first used.
+func (m *models) standbys(ctx context.Context, first *openai.Model, model string) ([]embedder.Endpoint, error) {
+	if m.openai.Failover.BaseURL == "" {
+		return nil, nil
+	}
+	standby, err := openai.NewStandby(first, m.openai.standby(model, m.logger))
+	if err != nil {
+		return nil, fmt.Errorf("openai.failover: %w", err)
+	}
+	m.mu.Lock()
+	m.closers = append(m.closers, standby)
+	m.mu.Unlock()
+	if err := lookAt(ctx, standby); temporary(err) {
+		m.logger.Warn("the standby endpoint can't be compared with the first yet; it will be before it is used", "endpoint", standby.Endpoint(), "model", first.Name(), "error", err)
+	} else if err != nil {
+		return nil, fmt.Errorf("openai.failover: %w", err)
+	}
+	settings := m.openai.second()
+	return []embedder.Endpoint{{Name: standbyName(first, standby), Model: standby, Concurrency: settings.Concurrency, Limits: settings.limits()}}, nil
+}
+
+// lookAt compares a standby with its first endpoint, within a time: nothing that works waits for one that hangs.
+func lookAt(ctx context.Context, standby *openai.Standby) error {
+	looking, cancel := context.WithTimeout(ctx, modelTimeout)
+	defer cancel()
+	return late(ctx, looking, standby.Endpoint(), standby.Check(looking))
+}
+
+// late is err, or if asking has ended before its parent, that an endpoint has not answered in time.
+func late(ctx, asking context.Context, where string, err error) error {
+	if err == nil || asking.Err() == nil || ctx.Err() != nil {
+		return err
+	}
+	return &embedder.Error{Op: "openai: look at " + where, Temporary: true, Input: -1, Err: fmt.Errorf("no answer within %s", modelTimeout)}
+}
+
+// standbyName tells a standby from its first endpoint, which may be at the same address with another key.
+func standbyName(first *openai.Model, standby *openai.Standby) string {
+	if standby.Endpoint() == first.Endpoint() {
+		return standby.Endpoint() + " (failover)"
+	}
+	return standby.Endpoint()
 }
 
 // purse is what may be spent on a model; nil where nobody counts. most, 0 for any number, is how many tokens the model takes in a request, and how many it is to be sent in one.
@@ -437,6 +486,19 @@ func (o *model) wrap(base embedder.Embedder, requests embedder.BatchConfig, cach
 		o.index = embedder.Cache(batched, cache)
 	}
 	return batched
+}
+
+// limits are what the endpoint allows, as far as that is known beforehand.
+func (o *OpenAIConfig) limits() embedder.Limits {
+	return embedder.Limits{RPM: o.RPM, TPM: o.TPM, Burst: o.burst()}
+}
+
+// burst is how long a time's allowance may be used at once, as far as that is known beforehand.
+func (o *OpenAIConfig) burst() time.Duration {
+	if o.Burst == 0 && o.RPM >= 60 {
+		return openaiBurst
+	}
+	return o.Burst
 }
 
 const (
@@ -547,5 +609,21 @@ func (o *OpenAIConfig) openai(model string, dim int, logger *slog.Logger) openai
 			c.Count = encoding.Count
 		}
 	}
+	return c
+}
+
+// second is the settings of the endpoint that stands in: its own, and the first one's for what is the model's.
+func (o *OpenAIConfig) second() OpenAIConfig {
+	as, f := *o, o.Failover
+	as.BaseURL, as.APIKey, as.Headers, as.RPM, as.TPM, as.Burst = f.BaseURL, f.APIKey, f.Headers, f.RPM, f.TPM, 0
+	as.Concurrency, as.Failover = cmp.Or(f.Concurrency, o.Concurrency), FailoverConfig{}
+	return as
+}
+
+// standby is how embedder/openai takes them. model is what the first calls its model.
+func (o *OpenAIConfig) standby(model string, logger *slog.Logger) openai.Config {
+	as := o.second()
+	c := as.openai(cmp.Or(o.Failover.Model, model), 0, logger)
+	c.KeyName = envPrefix + "OPENAI_FAILOVER_API_KEY"
 	return c
 }

@@ -120,8 +120,17 @@ func TestAtTheLimit(t *testing.T) {
 
 // TestTrickle: 47 chunks of 400 tokens at a provider that takes 3 requests and 10,000 tokens a minute; and a second provider does not wait for the first.
 func TestTrickle(t *testing.T) {
+	for name, c := range map[string]struct {
+		headers string
+		limits  embedder.Limits
+	}{"told": {"openai", embedder.Limits{}}, "in the settings": {"none", embedder.Limits{RPM: 3, TPM: 10_000}}, "both": {"openai", embedder.Limits{RPM: 3, TPM: 10_000}}} {
+		t.Run(name, func(t *testing.T) { trickle(t, c.headers, c.limits) })
+	}
+}
+
+func trickle(t *testing.T, headers string, limits embedder.Limits) {
 	synctest.Test(t, func(t *testing.T) {
-		s := schedule(t, mockprovider.Config{RPM: 3, TPM: 10_000, Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
+		s := schedule(t, mockprovider.Config{RPM: 3, TPM: 10_000, Headers: headers, Latency: 50 * time.Millisecond}, embedder.BatchConfig{Limits: limits, Linger: 10 * time.Millisecond})
 		free := schedule(t, mockprovider.Config{Latency: 50 * time.Millisecond}, embedder.BatchConfig{})
 		took := make(chan time.Duration, 1)
 		go func() { took <- s.documents(t, t.Context(), 47, 1, 400) }()
@@ -158,6 +167,7 @@ func TestBadTimes(t *testing.T) {
 		refused  int64
 	}{
 		"cut to a tenth and restored": {mockprovider.Config{Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.05, 10},
+		"the same, told by refusals":  {mockprovider.Config{Headers: "none", Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.5, 10},
 		"the same, told by nobody":    {mockprovider.Config{Headers: "none", Quiet: true, Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 2.5, 150},
 		"ten minutes of 503":          {mockprovider.Config{Schedule: at("30s:503;10m30s:up")}, 1.15, 0},
 		"ten minutes of nothing":      {mockprovider.Config{Schedule: at("30s:cut;10m30s:up")}, 1.15, 0},
@@ -267,6 +277,69 @@ func TestShareOfTheLimit(t *testing.T) {
 		t.Logf("alone %d, then %d beside %d", alone, replay, backfill)
 		if alone < 280_000 || alone > 320_000 || replay < 270_000 || replay > 320_000 || backfill < 650_000 {
 			t.Errorf("a share of .3 took %d of a million tokens in a minute; then %d, and the backfill %d", alone, replay, backfill)
+		}
+	})
+}
+
+// TestAnAccidentIsNoLimit: where the limits are known, a refusal now and then slows nothing down for longer than it says.
+func TestAnAccidentIsNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		script, err := mockprovider.ParseScript("ok*300,429,ok*300,429,ok*300")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := schedule(t, mockprovider.Config{RPM: 3000, TPM: 1_000_000, Burst: time.Second, Headers: "none", Quiet: true, Script: script, Latency: 50 * time.Millisecond},
+			embedder.BatchConfig{Limits: embedder.Limits{RPM: 3000, TPM: 1_000_000}})
+		took := s.documents(t, t.Context(), 1000, 5, 400)
+		stats := s.provider.Stats()
+		floor := s.provider.Floor(stats.Answered, stats.Tokens)
+		t.Logf("%v, floor %v; %d requests", took, floor, stats.Requests)
+		if took > floor+4*time.Second {
+			t.Errorf("it took %v with two refusals; the limits alone take %v", took, floor)
+		}
+	})
+}
+
+// TestCountsThatVary: where the provider counts some texts higher and some lower than we do, none of them is refused for it.
+func TestCountsThatVary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// Each fifth text is twice what we take it for, as code is beside prose.
+		s := schedule(t, mockprovider.Config{RPM: 300, TPM: 100_000, Burst: time.Second, Latency: 50 * time.Millisecond, Tokens: func(input string) int {
+			n := len(input) / 4
+			if n%5 == 0 {
+				return 2 * n
+			}
+			return n
+		}}, embedder.BatchConfig{})
+		places := make(chan struct{}, 32)
+		var all sync.WaitGroup
+		for d := range 400 {
+			places <- struct{}{}
+			all.Go(func() {
+				defer func() { <-places }()
+				if _, err := s.Embed(t.Context(), embedder.Index, []string{text(2*d, 201+d*d%97), text(2*d+1, 60+d*d*d%101)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		stats := s.provider.Stats()
+		floor := s.provider.Floor(stats.Answered, stats.Tokens)
+		took := time.Duration(stats.LastAnswer * float64(time.Second))
+		t.Logf("%v, floor %v; %d requests of %.1f, %d refused", took, floor, stats.Requests, stats.InputsPerRequest, stats.RateLimited)
+		// Until the first text that is counted otherwise, nothing says that some are.
+		if stats.RateLimited > 1 || float64(took) > 1.05*float64(floor) {
+			t.Errorf("%d answers of 429 in %v; the limits alone take %v", stats.RateLimited, took, floor)
+		}
+	})
+}
+
+// TestLimitsAreKnownFromTheStart: the answer that told the dimension told the limits too.
+func TestLimitsAreKnownFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := schedule(t, mockprovider.Config{RPM: 300, TPM: 100_000}, embedder.BatchConfig{})
+		if p := s.Providers()[0]; p.RPM != 300 || p.TPM != 100_000 || p.Source != "provider" {
+			t.Errorf("%+v", p)
 		}
 	})
 }

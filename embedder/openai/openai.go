@@ -48,6 +48,8 @@ type Config struct {
 	BaseURL string
 	// Key is sent as a bearer token. Empty: nothing is sent, as local servers like it.
 	Key string
+	// KeyName is how people set Key, for what they are told. Defaults to OPENAI_API_KEY.
+	KeyName string
 	// Organization is OpenAI's OpenAI-Organization header. Empty: not sent.
 	Organization string
 	// Headers go into every request, after ours (api-key for Azure). Their values are taken for secrets.
@@ -105,6 +107,7 @@ type Model struct {
 	maxInput  int
 	framing   int // tokens of the longer prefix
 	maxTokens int
+	opened    embedder.Report
 
 	mostBatch int64 // what maxBatch was before anything was refused
 	maxBatch  atomic.Int64
@@ -113,6 +116,9 @@ type Model struct {
 	litellm    atomic.Bool  // an answer came through LiteLLM's proxy
 	answered   atomic.Int64 // when the last request was, in nanoseconds of Unix time
 	otherModel sync.Once
+
+	made atomic.Pointer[[len(specimenRoles)][][]float32] // what others are compared with
+	owed atomic.Bool                                     // somebody wanted to compare, and we were away
 
 	requests, inputs, tokens atomic.Int64
 }
@@ -136,7 +142,10 @@ func Open(ctx context.Context, cfg Config) (*Model, error) {
 	if err != nil {
 		return nil, &embedder.Error{Op: "openai", Account: true, Input: -1, Err: err}
 	}
-	vectors, err := m.Embed(ctx, embedder.Index, []string{probe})
+	vectors, report, err := m.EmbedReported(ctx, embedder.Index, []string{probe})
+	if err == nil {
+		m.opened = report
+	}
 	var failed *embedder.Error
 	switch {
 	case err == nil && m.dim == 0:
@@ -179,6 +188,7 @@ func configured(cfg Config) (*Model, error) {
 		return nil, errors.New("which model? Name it as openai/MODEL, such as openai/text-embedding-3-small")
 	}
 	cfg.BaseURL = cmp.Or(cfg.BaseURL, DefaultBaseURL)
+	cfg.KeyName = cmp.Or(cfg.KeyName, "OPENAI_API_KEY")
 	cfg.InputTypeField = cmp.Or(cfg.InputTypeField, "input_type")
 	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
 	cfg.Encoding = cmp.Or(cfg.Encoding, Base64)
@@ -210,7 +220,7 @@ func configured(cfg Config) (*Model, error) {
 		}
 	}
 	if strings.ContainsAny(cfg.Key, "\r\n") {
-		return nil, errors.New("the key has a line break in it; set OPENAI_API_KEY again")
+		return nil, errors.New("the key has a line break in it; set " + cfg.KeyName + " again")
 	}
 	m := &Model{cfg: cfg, dim: cmp.Or(cfg.Dim, cfg.Dimensions), base: base, query: base.RawQuery}
 	if m.name, err = cfg.name(); err != nil {
@@ -310,6 +320,9 @@ func (m *Model) MaxBatch() int { return int(m.maxBatch.Load()) }
 // MaxBatchTokens is the most tokens in a request, or 0.
 func (m *Model) MaxBatchTokens() int { return m.maxTokens }
 
+// OpenedWith is what the endpoint said when the model was opened.
+func (m *Model) OpenedWith() embedder.Report { return m.opened }
+
 // Endpoint is the base URL, without what might be secret in it.
 func (m *Model) Endpoint() string { return m.where }
 
@@ -347,6 +360,9 @@ func (m *Model) Embed(ctx context.Context, role embedder.Role, inputs []string) 
 func (m *Model) EmbedReported(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, embedder.Report, error) {
 	var report embedder.Report
 	vectors, err := m.embed(ctx, role, inputs, &report)
+	if err == nil && m.owed.CompareAndSwap(true, false) {
+		_, _ = m.specimens(ctx, &report) // if that fails, they are owed again
+	}
 	return vectors, report, err
 }
 

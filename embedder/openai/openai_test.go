@@ -260,7 +260,7 @@ func TestFailures(t *testing.T) {
 				if kindOf(t, failed) != want || failed.Input >= 0 && failed.Input != place || failed.RetryAfter != tt.after {
 					t.Errorf("%d inputs: %v (want %v), input %d, after %v: %v", len(inputs), kindOf(t, failed), want, failed.Input, failed.RetryAfter, err)
 				}
-				if throttled := strings.Contains(err.Error(), "429") && want == waits; failed.Throttled != throttled {
+				if throttled := strings.Contains(err.Error(), "429 Too Many Requests") && want == waits; failed.Throttled != throttled {
 					t.Errorf("throttled %t: %v", failed.Throttled, err)
 				}
 				if len(inputs) == 1 && !strings.Contains(err.Error(), tt.want) {

@@ -224,9 +224,9 @@ func (m *Model) advice(r *refusal, spent bool) string {
 	case r.doubtful:
 		return "the key may not use " + m.cfg.Model + ", or a firewall before the endpoint takes the text for an attack: see what it logs"
 	case r.status == http.StatusUnauthorized && m.cfg.Key == "":
-		return "the endpoint wants a key: set OPENAI_API_KEY"
+		return "the endpoint wants a key: set " + m.cfg.KeyName
 	case r.status == http.StatusUnauthorized:
-		return "the endpoint refuses the key: set OPENAI_API_KEY to one that is valid there"
+		return "the endpoint refuses the key: set " + m.cfg.KeyName + " to one that is valid there"
 	case r.status == http.StatusForbidden:
 		return "the key may not use " + m.cfg.Model + ": allow it in the provider's settings, or take another key"
 	case r.status == http.StatusNotFound && (slices.Contains(modelCodes, r.code) || strings.Contains(r.said, "model")):

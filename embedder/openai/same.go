@@ -26,7 +26,8 @@ var sameTexts = []string{
 
 // Same tells whether another endpoint's vectors may stand in for this one's: nil if so. It embeds a few texts with both, as documents and as questions, and refuses where the dimensions
 // differ, any two vectors are less alike than kernels and machines make them, or the other reads shorter inputs than this one is given. An endpoint that does not answer is that endpoint's *embedder.Error, with Temporary as it is;
-// one that is another model is an *embedder.Error with Account, which says what to do.
+// one that is another model is an *embedder.Error with Account, which says what to do. This one's vectors of these texts are kept, so that another endpoint can be compared while this one is away;
+// if it is away the first time, they are made up for with the next call that it answers.
 func (m *Model) Same(ctx context.Context, other *Model) error {
 	op := "openai: compare " + other.where + " with " + m.where
 	refuse := func(format string, args ...any) error {
@@ -42,18 +43,19 @@ func (m *Model) Same(ctx context.Context, other *Model) error {
 		}
 		return refuse("%s at %s reads %d tokens of an input, and %s at %s %s: give it as much context, or set openai.max_input to %[3]d for both", other.cfg.Model, other.where, other.maxInput, m.cfg.Model, m.where, reads)
 	}
-	for _, role := range []embedder.Role{embedder.Index, embedder.Query} {
+	own, err := m.specimens(ctx, nil)
+	if err != nil {
+		return failedAt(op, m.where, err)
+	}
+	for _, role := range specimenRoles {
 		as := map[embedder.Role]string{embedder.Index: "documents", embedder.Query: "questions"}[role]
-		var vectors [2][][]float32
-		for i, model := range []*Model{m, other} {
-			var err error
-			if vectors[i], err = model.Embed(ctx, role, sameTexts); err != nil {
-				return failedAt(op, model.where, err)
-			}
+		others, err := other.Embed(ctx, role, sameTexts)
+		if err != nil {
+			return failedAt(op, other.where, err)
 		}
 		least, worst := 1.0, 0
 		for i := range sameTexts {
-			if cosine := inner(vectors[0][i], vectors[1][i]); cosine < least {
+			if cosine := inner(own[role][i], others[i]); cosine < least {
 				least, worst = cosine, i
 			}
 		}
@@ -63,6 +65,32 @@ func (m *Model) Same(ctx context.Context, other *Model) error {
 		}
 	}
 	return nil
+}
+
+// specimenRoles are the roles that are compared.
+var specimenRoles = [...]embedder.Role{embedder.Index, embedder.Query}
+
+// specimens are the vectors of sameTexts by role, made once; if that fails, they are owed. The requests that they took are added to report, if there is one.
+func (m *Model) specimens(ctx context.Context, report *embedder.Report) (*[len(specimenRoles)][][]float32, error) {
+	if made := m.made.Load(); made != nil {
+		return made, nil
+	}
+	var made [len(specimenRoles)][][]float32
+	for _, role := range specimenRoles {
+		var told embedder.Report
+		vectors, err := m.embed(ctx, role, sameTexts, &told)
+		if report != nil {
+			report.Calls += max(told.Calls, 1)
+		}
+		if err != nil {
+			m.owed.Store(true)
+			return nil, err
+		}
+		made[role] = vectors
+	}
+	m.made.Store(&made)
+	m.owed.Store(false)
+	return &made, nil
 }
 
 // failedAt is an endpoint's failure while something was done with it, with blame for none of the texts, which are ours.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -221,6 +222,22 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		}
 		if !spec.Answered(method, path, status) {
 			t.Errorf("%s was not seen", want)
+		}
+	}
+}
+
+// Every member that an answer can have is described, those included that are absent from the answers of a quiet day; and none is described that no answer can have.
+func TestMembersAreAsDescribed(t *testing.T) {
+	spec := httpdtest.Load(t, httpd.OpenAPI())
+	for schema, answer := range map[string]any{
+		"Freshness": indexer.Freshness{}, "Provider": embedder.Provider{}, "Plan": indexer.Plan{}, "Spending": ledger.Spending{},
+		"Generation": struct {
+			indexer.Info
+			Gate []indexer.Measured `json:"gate"` // in the answer to a promote
+		}{},
+	} {
+		for _, difference := range spec.Members(schema, reflect.TypeOf(answer)) {
+			t.Error(difference)
 		}
 	}
 }

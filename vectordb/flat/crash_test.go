@@ -731,21 +731,24 @@ func TestOtherAnalysis(t *testing.T) {
 	same(t, s, m)
 }
 
-// heard passes on what is logged.
-type heard chan string
+// heard tells when a store has told of damage, and holds whoever told it until looked is closed.
+type heard struct{ told, looked chan struct{} }
 
 func (h heard) Enabled(context.Context, slog.Level) bool { return true }
 func (h heard) WithAttrs([]slog.Attr) slog.Handler       { return h }
 func (h heard) WithGroup(string) slog.Handler            { return h }
 func (h heard) Handle(_ context.Context, r slog.Record) error {
-	select {
-	case h <- r.Message:
-	default:
+	if r.Message == "generation is damaged" {
+		select {
+		case h.told <- struct{}{}:
+		default:
+		}
+		<-h.looked
 	}
 	return nil
 }
 
-// A big store opens before all of it was checked. Damage that is found later ends it.
+// A big store opens before all of it was checked. Damage that is found later ends it, before anybody is told.
 func TestDamageFoundLate(t *testing.T) {
 	dir, _ := built(t)
 	segments, _ := filepath.Glob(filepath.Join(dir, "g", "*.seg"))
@@ -757,10 +760,10 @@ func TestDamageFoundLate(t *testing.T) {
 	if err := os.WriteFile(segments[0], b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	h := make(heard, 1)
+	h := heard{told: make(chan struct{}, 1), looked: make(chan struct{})}
 	s := open(t, dir, Options{NoSync: true, verifyAtOnce: 1, Logger: slog.New(h)})
 	select {
-	case <-h:
+	case <-h.told:
 	case <-time.After(time.Minute):
 		t.Fatal("nothing was found")
 	}
@@ -773,6 +776,7 @@ func TestDamageFoundLate(t *testing.T) {
 			t.Errorf("%s: %v, want ErrCorrupt", what, err)
 		}
 	}
+	close(h.looked)
 	if err := s.Drop(t.Context(), "g"); err != nil {
 		t.Error(err)
 	}

@@ -211,10 +211,10 @@ func (g *generation) replaceSet(s *partSet) {
 	old.release()
 }
 
-// fail makes the generation unusable: nothing is better than something wrong.
+// fail makes the generation unusable: nothing is better than something wrong. It is unusable before anybody is told.
 func (g *generation) fail(err error) {
-	g.options.Logger.Error("generation is damaged", "generation", g.about.Name, "error", err)
 	g.failed.Store(&err)
+	g.options.Logger.Error("generation is damaged", "generation", g.about.Name, "error", err)
 }
 
 // createGeneration makes an empty generation in dir, which exists.

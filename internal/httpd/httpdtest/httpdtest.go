@@ -262,6 +262,52 @@ func (s *Spec) Differences(served []string) (undescribed, unserved []string) {
 	return undescribed, unserved
 }
 
+// Members compares the members of the JSON that a Go type is written as with a schema of the components, all the way down: those that are not described, and those that
+// are described and can't be there. A type that writes itself is taken for a plain value.
+func (s *Spec) Members(schema string, of reflect.Type) (differences []string) {
+	s.members(schema, s.Schema(schema), of, &differences)
+	return differences
+}
+
+var marshaler = reflect.TypeFor[json.Marshaler]()
+
+func (s *Spec) members(at string, schema any, of reflect.Type, differences *[]string) {
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		if of.Kind() == reflect.Slice {
+			schema, at = get(s.resolve(schema), "items"), at+"[]"
+		}
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct || of.Implements(marshaler) || reflect.PointerTo(of).Implements(marshaler) {
+		return
+	}
+	described, _ := get(s.resolve(schema), "properties").(map[string]any)
+	written := map[string]reflect.Type{}
+	for _, field := range reflect.VisibleFields(of) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if field.Anonymous && name == "" || !field.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = field.Name
+		}
+		written[name] = field.Type
+	}
+	for name, kind := range written {
+		if described[name] == nil {
+			*differences = append(*differences, fmt.Sprintf("%s.%s is not described", at, name))
+			continue
+		}
+		s.members(at+"."+name, described[name], kind, differences)
+	}
+	for name := range described {
+		if written[name] == nil {
+			*differences = append(*differences, fmt.Sprintf("%s.%s is described, and is in no answer", at, name))
+		}
+	}
+	slices.Sort(*differences)
+}
+
 // Ask sends a request to a handler and checks the answer.
 func (s *Spec) Ask(t testing.TB, h http.Handler, r *http.Request, path string) *httptest.ResponseRecorder {
 	t.Helper()
