@@ -139,12 +139,14 @@ async function verifyProviders(freshness) {
   await again();
   await again();
   assert.strictEqual(looks.length, 4);
-  assert.strictEqual(elements.today.textContent, "$0.0012 of $5.00, 4,567 of 90,000 tokens");
+  assert.strictEqual(elements.today.textContent, "$0.0012 of $5.00");
+  assert.strictEqual(elements.billed.textContent, "4,567 of 90,000");
   assert.deepStrictEqual(elements.providers.children.map(li => li.children[0].textContent), ["ready http://p/v1", "paused for other"]);
-  assert.strictEqual(elements.providers.children[1].children[1].textContent, hostile + "the cap is reached; next try now");
+  assert.strictEqual(elements.providers.children[1].children[1].textContent, hostile + "the cap is reached");
   assert.strictEqual(elements.providers.find("img").length, 0);
   spending = {today: {cost_usd: 2.5, tokens_billed: 4567}};
   clockMs += 5001;
   await again();
   assert.strictEqual(elements.today.textContent, "$2.50");
+  assert(hidden("billed"), "a cap that there is no longer");
 }
