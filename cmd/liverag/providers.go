@@ -92,9 +92,9 @@ var providerWords = map[embedder.State]string{
 	embedder.Held: "at the provider's limit", embedder.Paused: "the day's cap is reached", embedder.Down: "the provider is down", embedder.Refused: "the provider refuses us",
 }
 
-// nextTry says what is going to happen, and when, by the server's word; empty where it said nothing.
+// nextTry says what is going to happen, and when, by the server's word; empty where it said nothing, and for a cap, whose detail says when it ends.
 func nextTry(state embedder.State, at, now time.Time) string {
-	if at.IsZero() {
+	if at.IsZero() || state == embedder.Paused {
 		return ""
 	}
 	what := "; next try "
