@@ -445,12 +445,12 @@ func (b *budget) pause(until, now time.Time) {
 // doubt drops from a report on a request of so many inputs, and tokens by our count, what cannot be true.
 func (r *Report) doubt(inputs, tokens int) {
 	r.Calls = min(r.Calls, 4*inputs)
-	r.Charged = min(max(r.Charged, 0), mostCharged*(tokens+fullRequest))
+	r.Charged = min(max(r.Charged, 0), mostCharged*(tokens+mostCharged*inputs))
 	r.Requests.doubt()
 	r.Tokens.doubt()
 }
 
-// mostCharged is how many times the tokens that we count a provider may charge, with a full request more for what it puts before the inputs.
+// mostCharged is how many times the tokens that we count a provider may charge; for what it puts before each input, it may charge for as many more.
 const mostCharged = 16
 
 // doubt drops what cannot be true. A limit below one cannot: nothing would ever be served.
