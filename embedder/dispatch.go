@@ -23,7 +23,8 @@ type flight struct {
 	tokens int // by our count
 	calls  int // that still wait for it
 	charge charge
-	trial  bool // whether its endpoint is back
+	trial  bool          // whether its endpoint is back
+	within time.Duration // it has to be answered; 0: the model knows
 
 	inquiry *inquiry // nil unless it is part of one that was refused
 }
@@ -500,6 +501,7 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 	f.charge = l.budget.take(f.lane, float64(f.tokens), now)
 	f.trial = l.breaker.open()
 	l.breaker.trying = f.trial
+	f.within = b.within(f)
 	l.flying++
 	l.total.requests++
 	l.minute.add(1, 0, now)
@@ -510,6 +512,19 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 
 // soonestAsked is how soon a purse that refused is asked again, whatever it says: without a time between, that would never end.
 const soonestAsked = 100 * time.Millisecond
+
+// within is how long a request may take where another endpoint may answer meanwhile: one that hangs is found out early by questions, since somebody waits for them, and by a trial.
+func (b *Batcher) within(f *flight) time.Duration {
+	patience := b.cfg.QueryPatience / 2
+	switch {
+	case len(b.lines) == 1 || patience <= 0:
+	case f.role == Query:
+		return patience
+	case f.trial:
+		return max(patience, 4*f.line.takes)
+	}
+	return 0
+}
 
 // putBack undoes a request that did not go.
 func (b *Batcher) putBack(f *flight) {
@@ -529,7 +544,16 @@ func (b *Batcher) fly(f *flight) {
 	for i := range f.parts {
 		inputs[i] = f.parts[i].input
 	}
-	vectors, report, err := f.line.embed(f.ctx, f.role, inputs)
+	ctx := f.ctx
+	if f.within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.within)
+		defer cancel()
+	}
+	vectors, report, err := f.line.embed(ctx, f.role, inputs)
+	if err != nil && ctx.Err() != nil && f.ctx.Err() == nil {
+		err = &Error{Op: b.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("%s has not answered within %s", f.line.name, f.within)}
+	}
 	if err == nil && len(vectors) != len(inputs) {
 		err = Check(b.Name(), b.Dim(), len(inputs), vectors)
 	}
