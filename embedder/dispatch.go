@@ -25,6 +25,7 @@ type flight struct {
 	charge charge
 	trial  bool          // whether its endpoint is back
 	within time.Duration // it has to be answered; 0: the model knows
+	late   bool          // it was not
 
 	inquiry *inquiry // nil unless it is part of one that was refused
 }
@@ -552,6 +553,7 @@ func (b *Batcher) fly(f *flight) {
 	}
 	vectors, report, err := f.line.embed(ctx, f.role, inputs)
 	if err != nil && ctx.Err() != nil && f.ctx.Err() == nil {
+		f.late = true
 		err = &Error{Op: b.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("%s has not answered within %s", f.line.name, f.within)}
 	}
 	if err == nil && len(vectors) != len(inputs) {
@@ -608,6 +610,9 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		b.retry(f, err, 0, now)
 	case known && (failed.Temporary || failed.Account):
 		l.total.failed++
+		if f.late {
+			l.breaker.failures += breakAfter / 2 // five of those would take too long
+		}
 		l.breaker.fail(failed, f.trial, now)
 		if l.open = max(1, l.open/2); l.breaker.open() {
 			l.open = 1
