@@ -385,6 +385,7 @@ func (b *Batcher) Providers() []Provider {
 		if p := b.purse[Index]; out[i].State != Down && out[i].State != Refused && now.Before(p.until) {
 			out[i].State, out[i].Since, out[i].NextTry, out[i].Detail = Paused, p.since, p.until, p.why
 		}
+		out[i].Since, out[i].NextTry = out[i].Since.UTC(), out[i].NextTry.UTC()
 	}
 	return out
 }

@@ -23,7 +23,9 @@ type flight struct {
 	tokens int // by our count
 	calls  int // that still wait for it
 	charge charge
-	trial  bool // whether its endpoint is back
+	trial  bool          // whether its endpoint is back
+	within time.Duration // it has to be answered; 0: the model knows
+	late   bool          // it was not
 
 	inquiry *inquiry // nil unless it is part of one that was refused
 }
@@ -501,6 +503,7 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 	f.charge = l.budget.take(f.lane, float64(f.tokens), now)
 	f.trial = l.breaker.open()
 	l.breaker.trying = f.trial
+	f.within = b.within(f)
 	l.flying++
 	l.total.requests++
 	l.minute.add(1, 0, now)
@@ -511,6 +514,19 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 
 // soonestAsked is how soon a purse that refused is asked again, whatever it says: without a time between, that would never end.
 const soonestAsked = 100 * time.Millisecond
+
+// within is how long a request may take where another endpoint may answer meanwhile: one that hangs is found out early by questions, since somebody waits for them, and by a trial.
+func (b *Batcher) within(f *flight) time.Duration {
+	patience := b.cfg.QueryPatience / 2
+	switch {
+	case len(b.lines) == 1 || patience <= 0:
+	case f.role == Query:
+		return patience
+	case f.trial:
+		return max(patience, 4*f.line.takes)
+	}
+	return 0
+}
 
 // putBack undoes a request that did not go.
 func (b *Batcher) putBack(f *flight) {
@@ -530,7 +546,17 @@ func (b *Batcher) fly(f *flight) {
 	for i := range f.parts {
 		inputs[i] = f.parts[i].input
 	}
-	vectors, report, err := f.line.embed(f.ctx, f.role, inputs)
+	ctx := f.ctx
+	if f.within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.within)
+		defer cancel()
+	}
+	vectors, report, err := f.line.embed(ctx, f.role, inputs)
+	if err != nil && ctx.Err() != nil && f.ctx.Err() == nil {
+		f.late = true
+		err = &Error{Op: b.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("%s has not answered within %s", f.line.name, f.within)}
+	}
 	if err == nil && len(vectors) != len(inputs) {
 		err = Check(b.Name(), b.Dim(), len(inputs), vectors)
 	}
@@ -585,6 +611,9 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		b.retry(f, err, 0, now)
 	case known && (failed.Temporary || failed.Account):
 		l.total.failed++
+		if f.late {
+			l.breaker.failures += breakAfter / 2 // five of those would take too long
+		}
 		l.breaker.fail(failed, f.trial, now)
 		if l.open = max(1, l.open/2); l.breaker.open() {
 			l.open = 1

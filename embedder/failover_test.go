@@ -65,7 +65,7 @@ func (p *place) since(at time.Time) (out []came) {
 func (p *place) EmbedReported(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, embedder.Report, error) {
 	p.mu.Lock()
 	p.flying++
-	fails := p.fails
+	fails, latency := p.fails, p.latency
 	if p.poison != "" && slices.Contains(inputs, p.poison) {
 		fails = unavailable
 	}
@@ -76,7 +76,11 @@ func (p *place) EmbedReported(ctx context.Context, role embedder.Role, inputs []
 		p.flying--
 		p.mu.Unlock()
 	}()
-	time.Sleep(p.latency)
+	select {
+	case <-time.After(latency):
+	case <-ctx.Done():
+		return nil, embedder.Report{}, ctx.Err()
+	}
 	if fails != nil {
 		return nil, embedder.Report{}, fails
 	}
@@ -237,6 +241,46 @@ func TestFailoverOfARefusal(t *testing.T) {
 		if a, b := len(first.since(time.Time{})), len(second.since(time.Time{})); a != 1 || b != 2 {
 			t.Errorf("%d and %d requests", a, b)
 		}
+	})
+}
+
+// TestFailoverOfOneThatHangs: questions find out that an endpoint no longer answers, long before documents give up waiting for it; a model of one endpoint has all the time that it takes.
+func TestFailoverOfOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, first, _ := pair(embedder.BatchConfig{}, time.Millisecond)
+		first.mu.Lock()
+		first.latency = time.Hour
+		first.mu.Unlock()
+		var all sync.WaitGroup
+		began := time.Now()
+		for range 40 {
+			all.Go(func() {
+				asked := time.Now()
+				mustAnswer(t, "a question", ask(t.Context(), b, embedder.Query, "a question"), "a question")
+				if took := time.Since(asked); took > 11*time.Second {
+					t.Errorf("a question took %v", took)
+				}
+			})
+			time.Sleep(time.Second)
+		}
+		all.Wait()
+		at := b.Providers()[0]
+		if at.State != embedder.Down || at.Since.Sub(began) > 11*time.Second || !strings.Contains(at.Detail, "first has not answered within 5s") {
+			t.Errorf("%+v", at)
+		}
+		for i := range 30 { // the trials among them too
+			asked, text := time.Now(), fmt.Sprint("document ", i)
+			mustAnswer(t, "a document", ask(t.Context(), b, embedder.Index, text), text)
+			if took := time.Since(asked); took > 6*time.Second {
+				t.Errorf("a document took %v", took)
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		slow := newPlace(30 * time.Second)
+		b := embedder.Batch(slow, embedder.BatchConfig{})
+		mustAnswer(t, "a model that is being loaded", ask(t.Context(), b, embedder.Query, "a"), "a")
 	})
 }
 

@@ -104,7 +104,7 @@ func TestDocumentsWaitWhileNothingMayBeSpent(t *testing.T) {
 		paused := time.Now()
 		time.Sleep(10*time.Minute + time.Second)
 		p := b.Providers()[0]
-		if p.State != embedder.Paused || !p.Since.Equal(paused) || p.Detail != "there is no more" || !p.NextTry.After(time.Now()) || p.NextTry.After(time.Now().Add(time.Minute)) {
+		if p.State != embedder.Paused || p.Since.Location() != time.UTC || p.NextTry.Location() != time.UTC || !p.Since.Equal(paused) || p.Detail != "there is no more" || !p.NextTry.After(time.Now()) || p.NextTry.After(time.Now().Add(time.Minute)) {
 			t.Errorf("after 10 minutes: %+v; paused since %v", p, paused)
 		}
 		if documents, _, taken := purse.spent(); documents != 30 || taken != 0 {

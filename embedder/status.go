@@ -29,7 +29,7 @@ type Provider struct {
 	// Name is the endpoint's, for people.
 	Name  string `json:"name"`
 	State State  `json:"state"`
-	// Since is when State began; never zero.
+	// Since is when State began, in UTC; never zero.
 	Since time.Time `json:"since"`
 	// NextTry is when it is tried again; zero where State is Ready.
 	NextTry time.Time `json:"next_try,omitzero"`

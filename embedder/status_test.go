@@ -20,7 +20,7 @@ func TestSinceIsWhenTheStateBegan(t *testing.T) {
 		opened := time.Now()
 		is := func(what string, state embedder.State, since time.Time) {
 			t.Helper()
-			if p := b.Providers()[0]; p.State != state || !p.Since.Equal(since) || (state == embedder.Ready) != p.NextTry.IsZero() {
+			if p := b.Providers()[0]; p.State != state || p.Since.Location() != time.UTC || !p.Since.Equal(since) || (state == embedder.Ready) != p.NextTry.IsZero() {
 				t.Errorf("%s: %s since %v, next try %v; want %s since %v", what, p.State, p.Since, p.NextTry, state, since)
 			}
 		}
@@ -63,7 +63,7 @@ func TestAPauseBeganWhenItWasAskedFor(t *testing.T) {
 			outcome := ask(ctx, b, embedder.Index, "a")
 			look := func(what string) {
 				t.Helper()
-				if p := b.Providers()[0]; p.State != embedder.Held || !p.Since.Equal(began) || !p.NextTry.Equal(began.Add(time.Minute)) || !strings.Contains(p.Detail, c.says) {
+				if p := b.Providers()[0]; p.State != embedder.Held || p.Since.Location() != time.UTC || p.NextTry.Location() != time.UTC || !p.Since.Equal(began) || !p.NextTry.Equal(began.Add(time.Minute)) || !strings.Contains(p.Detail, c.says) {
 					t.Errorf("%s, %s: %+v; it began %v", c.name, what, p, began)
 				}
 			}

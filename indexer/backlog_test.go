@@ -265,7 +265,7 @@ func TestUnderABacklogOnlyTheNewestIsEmbedded(t *testing.T) {
 			for i := range changes {
 				x.tape.append(upsert(fmt.Sprint("d", i%documents), fmt.Sprint("version ", i)))
 			}
-			window := 2 * requests.Concurrency * requests.MaxInputs // as Batcher.Ahead has it
+			window, _ := batcherOf(x.parts.Embedder).Ahead()
 			x.takes(time.Minute)
 			synctest.Wait()
 			before := runtime.NumGoroutine()
@@ -285,7 +285,8 @@ func TestUnderABacklogOnlyTheNewestIsEmbedded(t *testing.T) {
 			if most := documents + window + prepareTasks*runtime.GOMAXPROCS(0); embedded > most || embedded < documents {
 				t.Errorf("live %v: %d changes of %d documents were embedded, want at most %d", live, embedded, documents, most)
 			}
-			if n := x.counts.superseded.Load(); n != changes-int64(embedded) {
+			// One that goes into a request at the very moment that it is recalled is paid for, and superseded all the same.
+			if n := x.counts.superseded.Load(); n < changes-int64(embedded) || n > changes-documents {
 				t.Errorf("live %v: %d superseded and %d embedded of %d", live, n, embedded, changes)
 			}
 		})

@@ -442,7 +442,7 @@ func (g *generation) info() Info {
 	switch {
 	case g.failed != nil:
 		info.State = StateFailed
-		info.Trouble = &Trouble{Since: g.started, Detail: g.failed.Error()}
+		info.Trouble = &Trouble{Since: g.started.UTC(), Detail: g.failed.Error()}
 	case g.wanted == Pause:
 		info.State = StatePaused
 	case g.wanted == Cancel:

@@ -79,6 +79,7 @@ type pipeline struct {
 
 // Trouble is what keeps a generation from advancing.
 type Trouble struct {
+	// Since is in UTC.
 	Since  time.Time `json:"since"`
 	Detail string    `json:"detail"`
 	// Provider is how it stands with the model's provider where that is the trouble; NextTry is then when it is tried again.
@@ -1309,7 +1310,7 @@ func (p *pipeline) setTrouble(detail string) {
 }
 
 func setTrouble(trouble *atomic.Pointer[Trouble], logger *slog.Logger, generation, detail string) {
-	next := &Trouble{Since: time.Now(), Detail: detail}
+	next := &Trouble{Since: time.Now().UTC(), Detail: detail}
 	if old := trouble.Load(); old != nil {
 		next.Since = old.Since
 	} else {

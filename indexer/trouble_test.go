@@ -1,6 +1,7 @@
 package indexer
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,21 @@ func TestTheProvidersTroubleIsTheGenerations(t *testing.T) {
 		case got != nil && (!strings.Contains(got.Detail, test.want) || !got.Since.Equal(now.Add(-time.Hour)) || got.Provider == "" || !got.NextTry.After(now)):
 			t.Errorf("%s: the trouble is %+v, want %q since an hour, its provider's state and the next try", test.name, got, test.want)
 		}
+	}
+}
+
+// The API's times are in UTC, wherever the machine is.
+func TestATroubleIsToldInUTC(t *testing.T) {
+	x := New(Config{Store: vectordb.NewMemory(), Logger: quietLogger()})
+	g := newGeneration(x, Spec{Generation: vectordb.Generation{Name: "g"}, Desired: Run})
+	g.started = time.Now()
+	setTrouble(&g.trouble, quietLogger(), "g", "the disk is full")
+	if got := g.info().Trouble; got == nil || got.Since.Location() != time.UTC {
+		t.Errorf("held up: %+v", got)
+	}
+	g.failed = errors.New("it is damaged")
+	if got := g.info().Trouble; got == nil || got.Since.Location() != time.UTC {
+		t.Errorf("failed: %+v", got)
 	}
 }
 

@@ -3,6 +3,8 @@ package openai_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -342,4 +344,51 @@ func TestLimitsAreKnownFromTheStart(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	})
+}
+
+// TestEstimatedCounts: where the model's tokenizer is not at hand, and its provider counts prose, tables and code each otherwise than we estimate them, hardly a request is refused.
+func TestEstimatedCounts(t *testing.T) {
+	var pieces []string
+	for _, name := range []string{"../../docs/ARCHITECTURE.md", "../../docs/BENCHMARKS.md", "../../docs/CONFIG.md", "../dispatch.go", "../budget.go", "../../README.md"} {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for size := 300; len(file) > size; size = 100 + (size*7)%900 {
+			pieces = append(pieces, strings.ToValidUTF8(string(file[:size]), ""))
+			file = file[size:]
+		}
+	}
+	for _, share := range []float64{1, .5} {
+		synctest.Test(t, func(t *testing.T) {
+			p := mock(t, mockprovider.Config{RPM: 300, TPM: 100_000, Burst: time.Second, Latency: 50 * time.Millisecond})
+			cfg, stop := inMemory(t, p)
+			defer stop()
+			cfg.Dim, cfg.MaxInput, cfg.MaxBatch = 64, -1, 32
+			m, err := openai.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := embedder.Batch(m, embedder.BatchConfig{Concurrency: 8, MaxInputs: 32, Linger: 10 * time.Millisecond})
+			ctx := embedder.WithShare(embedder.WithLane(t.Context(), embedder.Replay), embedder.NewShare(share))
+			places := make(chan struct{}, 64)
+			var all sync.WaitGroup
+			for chunk := range slices.Chunk(pieces, 5) {
+				places <- struct{}{}
+				all.Go(func() {
+					defer func() { <-places }()
+					if _, err := b.Embed(ctx, embedder.Index, chunk); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			stats := p.Stats()
+			floor := p.Floor(stats.Answered, stats.Tokens).Seconds() / share
+			t.Logf("a share of %v: %.2f s, floor %.2f s; %d requests of %.1f, %d refused", share, stats.LastAnswer, floor, stats.Requests, stats.InputsPerRequest, stats.RateLimited)
+			if stats.RateLimited > 1 || stats.LastAnswer > 1.1*floor+1 {
+				t.Errorf("%d answers of 429 in %.2f s; the limits alone take %.2f s", stats.RateLimited, stats.LastAnswer, floor)
+			}
+		})
+	}
 }

@@ -83,6 +83,14 @@ func (s *Standby) CountTokens(input string) int { return s.first.CountTokens(inp
 // Endpoint is the base URL, without what might be secret in it.
 func (s *Standby) Endpoint() string { return s.where }
 
+// OpenedWith is what the endpoint said when Check opened it; the zero value before that has succeeded.
+func (s *Standby) OpenedWith() embedder.Report {
+	if m := s.model.Load(); m != nil {
+		return m.OpenedWith()
+	}
+	return embedder.Report{}
+}
+
 // Embed is EmbedReported without the report.
 func (s *Standby) Embed(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, error) {
 	vectors, _, err := s.EmbedReported(ctx, role, inputs)
