@@ -34,7 +34,7 @@ type BatchConfig struct {
 	// Patience is for how long a call goes on failing temporarily before it fails for good. It is for callers who want to know; whoever must not lose anything calls again.
 	// Waiting for an allowance is no failure. Defaults to 2 minutes; negative: the first failure is the last.
 	Patience time.Duration
-	// QueryPatience is the same for questions, which somebody waits for, and is how long they wait for an allowance. Defaults to 10 seconds.
+	// QueryPatience is the same for questions, which somebody waits for, and is how long they wait for an allowance or for money. Defaults to 10 seconds.
 	QueryPatience time.Duration
 }
 
@@ -78,7 +78,7 @@ func (c BatchConfig) withDefaults() BatchConfig {
 // What is allowed is taken from the settings, from what the provider tells with its answers (see [Reporter]), and learned from its refusals where neither says it. Work
 // that is not live leaves some of the allowance to live work, as long as there is any. A request that failed temporarily is sent again, its inputs together with whatever
 // else waits: after the time that the provider asks for, or else one drawn evenly from zero to 250 ms·2ⁿ (full jitter, after Brooker, "Exponential Backoff And Jitter", 2015). After
-// five failures in a row the endpoint is left alone, and tried with one request now and then; when that succeeds, requests come back by doubling.
+// five failures in a row the endpoint is left alone, and tried with one small request now and then; when that succeeds, requests come back by doubling.
 //
 // Each answer is checked by [Check]. A permanent failure is narrowed down to the inputs it comes from, and only the calls that own them fail:
 // with the *Error's Input where the model named one, or where the input failed alone and others of its request went through. If none went through, the

@@ -118,6 +118,7 @@ func (b *Batcher) dispatch() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.due = time.Time{}
+			b.expire(time.Now())
 			b.dispatch()
 		})
 	default:
@@ -747,7 +748,7 @@ func (b *Batcher) arrive(f *flight, vectors [][]float32, charged int64) {
 	}
 }
 
-// unload gives the inputs of a request back to their calls, and returns those, out of their queues.
+// unload gives the inputs of a request back to their calls, and returns those, out of their queues; the first last, since each goes to the front.
 func (b *Batcher) unload(f *flight) []*call {
 	var calls []*call
 	for _, p := range f.parts {
@@ -759,6 +760,7 @@ func (b *Batcher) unload(f *flight) []*call {
 			if !slices.Contains(calls, c) {
 				b.pull(c)
 				calls = append(calls, c)
+				c.flights = slices.DeleteFunc(c.flights, func(other *flight) bool { return other == f })
 			}
 			c.again = append(c.again, o.index)
 			if c.waiting++; c.waiting == c.asked {
@@ -766,6 +768,7 @@ func (b *Batcher) unload(f *flight) []*call {
 			}
 		}
 	}
+	slices.Reverse(calls)
 	return slices.DeleteFunc(calls, func(c *call) bool { return c.resting }) // those come back by themselves
 }
 
@@ -774,9 +777,7 @@ func (b *Batcher) unload(f *flight) []*call {
 func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 	var failed *Error
 	errors.As(err, &failed)
-	calls := b.unload(f)
-	slices.Reverse(calls) // each goes to the front
-	for _, c := range calls {
+	for _, c := range b.unload(f) {
 		patience := b.cfg.Patience
 		if f.role == Query {
 			patience = b.cfg.QueryPatience

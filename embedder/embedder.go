@@ -1,7 +1,7 @@
 // Package embedder turns text into vectors.
 //
 // [Embedder] is the port. Models implement it (embedder/local, embedder/openai, [Hash]); wrappers with the same interface add
-// what a provider needs, outermost first: Cache(Batch(Retry(Limit(model)))). Limit is innermost, so that retries are charged too.
+// what a provider needs, outermost first: Cache(Batch(model)). What the cache has costs the provider's allowance nothing.
 // Package embedder/embeddertest is the conformance suite.
 package embedder
 

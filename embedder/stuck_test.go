@@ -312,3 +312,50 @@ func TestAShareForgets(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for an endpoint that is down is told after as long as he has patience, however much later it is tried again.
+func TestPatienceEndsBeforeTheNextTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := embeddertest.NewProvider(slicesOf(func(context.Context, embedder.Embedder, embeddertest.Call) ([][]float32, error) {
+			return nil, &embedder.Error{Op: "provider", Temporary: true, RetryAfter: 50 * time.Minute, Input: -1, Err: errors.New("503")}
+		}, 100)...)
+		p.Latency = 100 * time.Millisecond
+		b := embedder.Batch(p, embedder.BatchConfig{Concurrency: 8, Reserve: -1, MaxInputs: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i := range 8 {
+			ask(ctx, b, embedder.Index, fmt.Sprint(i))
+		}
+		time.Sleep(time.Second)
+		if state := b.Providers()[0].State; state != embedder.Down {
+			t.Fatalf("%v", state)
+		}
+		began := time.Now()
+		_, err := b.Embed(t.Context(), embedder.Index, []string{"late"})
+		if took := time.Since(began); err == nil || took < 2*time.Minute || took > 4*time.Minute {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+// What a purse refused keeps its order.
+func TestAPurseKeepsTheOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		purse := &money{}
+		p := embeddertest.NewProvider()
+		b := embedder.Batch(p, embedder.BatchConfig{Concurrency: 1, MaxInputs: 8, Purse: purse})
+		var all []func() ([][]float32, error)
+		for i := range 8 {
+			all = append(all, ask(t.Context(), b, embedder.Index, fmt.Sprint(i)))
+			synctest.Wait()
+		}
+		time.Sleep(9*time.Minute + 30*time.Second)
+		purse.earn(1000)
+		for i, o := range all {
+			mustAnswer(t, "document", o, fmt.Sprint(i))
+		}
+		if got := fmt.Sprint(p.Calls()[0].Inputs); got != "[0 1 2 3 4 5 6 7]" {
+			t.Errorf("the first request was %s", got)
+		}
+	})
+}
