@@ -87,7 +87,7 @@ func (c BatchConfig) withDefaults() BatchConfig {
 // A call whose ctx ends takes its waiting inputs away; its request goes on for the others, and is cancelled when nobody is left.
 // Goroutines exist while requests are in flight, and only then.
 func Batch(inner Embedder, cfg BatchConfig) *Batcher {
-	b := &Batcher{inner: inner, cfg: cfg.withDefaults()}
+	b := &Batcher{inner: inner, cfg: cfg.withDefaults(), places: make(map[string]int)}
 	name := b.cfg.Endpoint
 	if name == "" {
 		name = inner.Name()
@@ -122,6 +122,7 @@ type Batcher struct {
 	timer  *time.Timer        // runs dispatch when something is due; nil until something was
 	due    time.Time          // when that is; zero: nothing is
 	urgent []*queue           // room for order
+	places map[string]int     // and for take
 	turns  int                // of Replay and Backfill where both wait
 	purse  [2]empty           // by role
 }

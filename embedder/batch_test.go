@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -482,4 +484,33 @@ func BenchmarkBatch(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/input")
 		})
 	}
+}
+
+// slow answers after a while, without work.
+type slow struct {
+	instant
+	takes time.Duration
+}
+
+func (e slow) Embed(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, error) {
+	time.Sleep(e.takes)
+	return e.instant.Embed(ctx, role, inputs)
+}
+
+// BenchmarkBatchCrowd is 10,000 callers that wait at once.
+func BenchmarkBatchCrowd(b *testing.B) {
+	e := embedder.Batch(slow{instant{[]float32{1}}, time.Millisecond}, embedder.BatchConfig{MaxInputs: 512, Concurrency: 8})
+	texts := inputs("a short change", 1)
+	b.ReportAllocs()
+	b.SetParallelism(10_000 / runtime.GOMAXPROCS(0))
+	var n atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		mine := []string{fmt.Sprint(texts[0], n.Add(1))}
+		for pb.Next() {
+			if _, err := e.Embed(context.Background(), embedder.Index, mine); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
 }

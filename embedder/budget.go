@@ -442,19 +442,19 @@ func (b *budget) pause(until, now time.Time) {
 	b.notBefore = until
 }
 
-// believed is what can be true of a report on a request of so many inputs, and tokens by our count.
-func believed(r Report, inputs, tokens int) Report {
+// doubt drops from a report on a request of so many inputs, and tokens by our count, what cannot be true.
+func (r *Report) doubt(inputs, tokens int) {
 	r.Calls = min(r.Calls, 4*inputs)
-	r.Charged = min(max(r.Charged, 0), mostCharged*(tokens+fullRequest))
-	r.Requests, r.Tokens = r.Requests.believed(), r.Tokens.believed()
-	return r
+	r.Charged = min(max(r.Charged, 0), mostCharged*(tokens+mostCharged*inputs))
+	r.Requests.doubt()
+	r.Tokens.doubt()
 }
 
-// mostCharged is how many times the tokens that we count a provider may charge, with a full request more for what it puts before the inputs.
+// mostCharged is how many times the tokens that we count a provider may charge; for what it puts before each input, it may charge for as many more.
 const mostCharged = 16
 
-// believed is what can be true of what is told: no limit below one is, since nothing would be served.
-func (t Told) believed() Told {
+// doubt drops what cannot be true. A limit below one cannot: nothing would ever be served.
+func (t *Told) doubt() {
 	if !(t.Limit >= 1 && t.Limit <= 1e15) {
 		t.Limit = 0
 	}
@@ -465,7 +465,6 @@ func (t Told) believed() Told {
 		t.Left, t.State = 0, false
 	}
 	t.Left, t.Reset = max(t.Left, 0), min(max(t.Reset, 0), longestPer)
-	return t
 }
 
 // longestPer is the longest time that a limit is for.

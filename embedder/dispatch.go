@@ -344,7 +344,7 @@ func (b *Batcher) take(q *queue, l *line, least float64, now time.Time) *flight 
 	f := &flight{role: q.role, lane: q.lane, share: q.share}
 	size := min(b.cfg.MaxInputs, q.inputs)
 	load := &load{
-		flight: f, places: make(map[string]int, size), owners: make([]owner, 0, size), most: b.cfg.MaxInputs,
+		flight: f, places: b.places, owners: make([]owner, 0, size), most: b.cfg.MaxInputs,
 		room: max(l.budget.room(q.lane, l.flying, now)/l.budget.factor, least),
 	}
 	f.parts = make([]part, 0, size)
@@ -370,6 +370,7 @@ func (b *Batcher) take(q *queue, l *line, least float64, now time.Time) *flight 
 			}
 		}
 	}
+	clear(b.places)
 	// Queues of one lane and role take turns too.
 	if all := b.queues[q.lane][q.role]; len(all) > 1 {
 		if i := slices.Index(all, q); i >= 0 {
@@ -573,7 +574,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 	if f.trial {
 		l.breaker.trying = false
 	}
-	report = believed(report, len(f.parts), f.tokens)
+	report.doubt(len(f.parts), f.tokens)
 	var failed *Error
 	known := errors.As(err, &failed)
 	if err != nil && !known {
