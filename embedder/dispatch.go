@@ -253,7 +253,7 @@ func (b *Batcher) order() []*queue {
 // lingers is how long a queue waits for more inputs before a request is worth sending.
 func (b *Batcher) lingers(q *queue, now time.Time) time.Duration {
 	linger := b.cfg.Linger
-	if requests, _ := b.lines[0].budget.rates(); requests < 1 && q.role == Index && q.inputs < b.cfg.MaxInputs && linger > 0 {
+	if requests, _ := b.current().budget.rates(); requests < 1 && q.role == Index && q.inputs < b.cfg.MaxInputs && linger > 0 {
 		// A request is worth seconds then, and company is worth waiting for.
 		return min(time.Duration(float64(time.Second)/requests)/50, time.Second/2) - now.Sub(q.since)
 	}

@@ -400,7 +400,7 @@ func TestFailoverIsForFailures(t *testing.T) {
 func TestFailoverHasItsOwnAllowance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const latency = 10 * time.Millisecond
-		b, first, second := pair(embedder.BatchConfig{Concurrency: 4, MaxInputs: 16, MaxTokens: 8000, Limits: embedder.Limits{RPM: 6, TPM: 600}}, latency)
+		b, first, second := pair(embedder.BatchConfig{Concurrency: 4, MaxInputs: 16, MaxTokens: 8000, Linger: latency, Limits: embedder.Limits{RPM: 6, TPM: 600}}, latency)
 		inputs0, tokens0 := b.Ahead()
 		if tokens0 == 0 || tokens0 > 1000 {
 			t.Errorf("%d inputs, %d tokens are worth having waiting for the first", inputs0, tokens0)
@@ -411,6 +411,11 @@ func TestFailoverHasItsOwnAllowance(t *testing.T) {
 			t.Errorf("%d tokens are worth having waiting for the second, which has no limit", tokens)
 		}
 		began := time.Now()
+		mustAnswer(t, "an edit", ask(t.Context(), b, embedder.Index, "two"), "two")
+		if took := time.Since(began); took > 2*latency {
+			t.Errorf("an edit waited as if requests were the first's: %v", took)
+		}
+		began = time.Now()
 		long := inputs(strings.Repeat("word ", 160), 640) // of about 200 tokens
 		if _, err := b.Embed(t.Context(), embedder.Index, long); err != nil {
 			t.Fatal(err)

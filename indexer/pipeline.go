@@ -167,6 +167,7 @@ func (p *pipeline) workable(u urgency) int64 {
 func cost(c *stream.Change) int64 { return 2*int64(c.Size) + changeBytes }
 
 func (p *pipeline) Run(ctx context.Context) error {
+	p.mu.Lock() // others look already at what it has
 	p.ready = sync.NewCond(&p.mu)
 	p.docs = make(map[string]line)
 	for u := range urgencies {
@@ -174,6 +175,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 		p.windows[u][needLetters] = &window{bound: func() (int, int64) { return windowLetters, 0 }}
 	}
 	p.owned = make(map[int32]uint64)
+	p.mu.Unlock()
 	p.room = make(chan struct{}, 1)
 	p.out = make(chan *task, applyTasks)
 	p.writing, p.committing = newBaton(), newBaton()

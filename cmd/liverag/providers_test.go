@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/httpd"
+	"github.com/liverag/liverag/internal/httpd/httpdtest"
 	"github.com/liverag/liverag/internal/mockprovider"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -72,7 +75,7 @@ func TestMetricsOfProviders(t *testing.T) {
 	}
 }
 
-// A system tells of its provider once, however many generations of its model there are.
+// A system tells of its provider once, however many generations of its model there are, and as it is described.
 func TestTheProviderOfASystemIsToldOnce(t *testing.T) {
 	address, _ := endpoint(t, "127.0.0.1:0", 32, func(cfg *mockprovider.Config) { cfg.Poison = "" })
 	s, _ := startSystem(t, func(cfg *Config) {
@@ -99,6 +102,24 @@ func TestTheProviderOfASystemIsToldOnce(t *testing.T) {
 	want := map[string]int{"requests_total": 1, "failed_total": 1, "tokens_total": 1, "tokens_retried_total": 1, "state": 5, "throttled_total": 2, "held_seconds_total": 2}
 	if !maps.Equal(counted, want) {
 		t.Errorf("%v, want %v", counted, want)
+	}
+	freshness, err := s.indexer.Freshness(t.Context())
+	if err != nil || len(freshness.Embedding.Providers) != 1 || freshness.Embedding.Used == 0 {
+		t.Fatalf("%+v, %v", freshness.Embedding, err)
+	}
+	spec := httpdtest.Load(t, httpd.OpenAPI())
+	for schema, answer := range map[string]any{"Freshness": freshness, "Spending": s.ledger.Spending(1), "Generations": s.indexer.List()} {
+		text, err := json.Marshal(answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var value any
+		if err := json.Unmarshal(text, &value); err != nil {
+			t.Fatal(err)
+		}
+		if err := spec.Validate(spec.Schema(schema), value); err != nil {
+			t.Errorf("%s: %v\n%s", schema, err, text)
+		}
 	}
 }
 
