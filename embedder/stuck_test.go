@@ -359,3 +359,23 @@ func TestAPurseKeepsTheOrder(t *testing.T) {
 		}
 	})
 }
+
+// A limit that only a refusal told is a minute's: requests are as full as it lets them be.
+func TestToldByARefusalRequestsAreFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := embedder.Report{Requests: embedder.Told{Limit: 30}, Tokens: embedder.Told{Limit: 10_000}}
+		m := says(func(n int, _ []string) (embedder.Report, error) {
+			if n == 0 {
+				return told, tooMuch
+			}
+			return embedder.Report{}, nil
+		})
+		b := embedder.Batch(m, embedder.BatchConfig{MaxTokens: 8000})
+		texts := inputs(strings.Repeat("word ", 99), 80) // of 100 tokens each
+		began := time.Now()
+		mustAnswer(t, "document", ask(t.Context(), b, embedder.Index, texts...), texts...)
+		if took := time.Since(began); took > 90*time.Second || m.requests() > 20 {
+			t.Errorf("8,000 tokens took %v and %d requests", took, m.requests())
+		}
+	})
+}
