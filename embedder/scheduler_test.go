@@ -231,7 +231,7 @@ func scramble(t *testing.T, seed uint64) {
 		if r.IntN(2) == 0 {
 			return embedder.Limits{}
 		}
-		return embedder.Limits{RPM: r.IntN(2) * (1 + r.IntN(3000)), TPM: r.IntN(2) * (100 + r.IntN(1_000_000)), Burst: time.Duration(r.IntN(3)) * time.Second}
+		return embedder.Limits{RPM: r.IntN(2) * (60 + r.IntN(3000)), TPM: r.IntN(2) * (100 + r.IntN(1_000_000)), Burst: time.Duration(r.IntN(3)) * time.Second}
 	}
 	cfg := embedder.BatchConfig{
 		Concurrency: 1 + r.IntN(4), MaxInputs: 1 + r.IntN(20), MaxTokens: r.IntN(2) * (1 + r.IntN(100)), Reserve: r.IntN(4) - 1,
