@@ -118,7 +118,7 @@ func (b *Batcher) dispatch() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.due = time.Time{}
-			b.expire(time.Now())
+			b.expire(time.Now(), false)
 			b.dispatch()
 		})
 	default:
@@ -633,7 +633,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 			b.retry(f, err, smaller, now)
 		}
 		if l.breaker.open() {
-			b.expire(now)
+			b.expire(now, true)
 		}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		l.total.failed++
@@ -823,8 +823,8 @@ func (b *Batcher) gaveUp(c *call, err error, now time.Time) error {
 	return err
 }
 
-// expire ends the calls that have waited for an endpoint that is down for longer than they may.
-func (b *Batcher) expire(now time.Time) {
+// expire ends the calls that have waited for an endpoint that is down for longer than they may; failed: it has just been tried again, in vain.
+func (b *Batcher) expire(now time.Time, failed bool) {
 	if !b.deaf() {
 		return
 	}
@@ -840,7 +840,7 @@ func (b *Batcher) expire(now time.Time) {
 					if c.failing.IsZero() {
 						c.failing = now
 					}
-					if patience < 0 || now.Sub(c.failing) >= patience {
+					if patience < 0 && failed || patience >= 0 && now.Sub(c.failing) >= patience {
 						b.finish(c, b.gaveUp(c, b.away().breaker.err, now))
 					}
 				}

@@ -250,7 +250,7 @@ func scramble(t *testing.T, seed uint64) {
 		cfg.Failover = append(cfg.Failover, embedder.Endpoint{Name: fmt.Sprint("other ", len(models)), Model: w, Concurrency: r.IntN(3), Limits: limits()})
 	}
 	b = embedder.Batch(models[0], cfg)
-	shares := []*embedder.Share{nil, nil, embedder.NewShare(.5), embedder.NewShare(.05)}
+	shares := []*embedder.Share{nil, nil, embedder.NewShare(.5), embedder.NewShare(.2)}
 	bad := r.IntN(3) // what texts may be
 	root, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -344,11 +344,7 @@ func scramble(t *testing.T, seed uint64) {
 	if purse.wrong != "" || purse.taken != 0 {
 		t.Errorf("seed %d: the purse has %d set apart: %s", seed, purse.taken, purse.wrong)
 	}
-	for range 3 {
-		if _, err := b.Embed(t.Context(), embedder.Index, []string{"afterwards"}); err != nil {
-			continue
-		}
-		return
+	if _, err := b.Embed(t.Context(), embedder.Index, []string{"afterwards"}); err != nil {
+		t.Errorf("seed %d: %v", seed, err)
 	}
-	t.Errorf("seed %d: nothing is embedded afterwards", seed)
 }
