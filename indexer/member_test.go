@@ -78,8 +78,15 @@ func staysAMember(t *testing.T, config kafka.Config) {
 		defer p.mu.Unlock()
 		return len(p.owned), p.terms
 	}
+	// What was fetched before the pause still comes.
+	read, rest := int64(-1), time.Now()
+	b.eventually("at rest", func() bool {
+		if now := p.counts.changes.Load(); now != read {
+			read, rest = now, time.Now()
+		}
+		return time.Since(rest) > config.SessionTimeout/2
+	})
 	partitions, terms := owned(p)
-	read := p.counts.changes.Load()
 	if partitions != 3 {
 		t.Fatalf("it has %d of 3 partitions", partitions)
 	}
