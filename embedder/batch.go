@@ -336,9 +336,6 @@ func (b *Batcher) close(q *queue) {
 	}
 }
 
-// Inputs is how many inputs fill all the requests that may be in flight.
-func (b *Batcher) Inputs() int { return b.cfg.Concurrency * b.cfg.MaxInputs }
-
 // Ahead is how much is worth having waiting here, so that requests are full and none is late; more could as well wait where a newer version of its document can still
 // take its place. inputs of 0 and tokens of 0 are no bound.
 func (b *Batcher) Ahead() (inputs int, tokens int64) {
@@ -382,7 +379,7 @@ func (b *Batcher) Providers() []Provider {
 	out := make([]Provider, len(b.lines))
 	for i, l := range b.lines {
 		out[i] = l.status(now)
-		if p := b.purse[Index]; out[i].State != Down && out[i].State != Refused && now.Before(p.until) {
+		if p := b.purse[Index]; !out[i].Away() && now.Before(p.until) {
 			out[i].State, out[i].Since, out[i].NextTry, out[i].Detail = Paused, p.since, p.until, p.why
 		}
 		out[i].Since, out[i].NextTry = out[i].Since.UTC(), out[i].NextTry.UTC()

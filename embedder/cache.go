@@ -14,7 +14,7 @@ import (
 //
 // The cache is never the reason for a failure: what can't be read is embedded again, what can't be written is not kept.
 func Cache(inner Embedder, store *VectorCache) *Cached {
-	return &Cached{inner: inner, store: store, traced: batches(inner)}
+	return &Cached{inner: inner, store: store, traced: BatcherOf(inner) != nil}
 }
 
 // Cached is what [Cache] returns.
@@ -102,20 +102,6 @@ func (c *Cached) Embed(ctx context.Context, role Role, inputs []string) ([][]flo
 		c.store.put(keys[k], got[k])
 	}
 	return vectors, nil
-}
-
-// batches tells whether there is a [Batch] in e.
-func batches(e Embedder) bool {
-	for {
-		if _, ok := e.(*Batcher); ok {
-			return true
-		}
-		wrapper, ok := e.(Wrapper)
-		if !ok {
-			return false
-		}
-		e = wrapper.Unwrap()
-	}
 }
 
 // vectorKey is the first half of a SHA-256: among 10⁹ texts two share one with a chance of 10⁻²¹.

@@ -47,18 +47,33 @@ type Wrapper interface {
 	Unwrap() Embedder
 }
 
-// TokenizerOf finds the tokenizer of a model under any number of wrappers.
-func TokenizerOf(e Embedder) (Tokenizer, bool) {
+// under finds the first of a type among a model and the wrappers that stand before it, from the outside.
+func under[T any](e Embedder) (found T, ok bool) {
 	for {
-		if t, ok := e.(Tokenizer); ok {
-			return t, true
+		if found, ok = e.(T); ok {
+			return found, true
 		}
-		w, ok := e.(Wrapper)
-		if !ok {
-			return nil, false
+		w, wraps := e.(Wrapper)
+		if !wraps {
+			return found, false
 		}
 		e = w.Unwrap()
 	}
+}
+
+// TokenizerOf finds the tokenizer of a model under any number of wrappers.
+func TokenizerOf(e Embedder) (Tokenizer, bool) { return under[Tokenizer](e) }
+
+// BatcherOf finds the scheduler before a model; nil if there is none.
+func BatcherOf(e Embedder) *Batcher {
+	b, _ := under[*Batcher](e)
+	return b
+}
+
+// HasCache tells whether e is wrapped in a Cache, below any number of other wrappers.
+func HasCache(e Embedder) bool {
+	_, cached := under[*Cached](e)
+	return cached
 }
 
 // Truncater is implemented by models that read the beginning of an input over MaxInput, exactly as many tokens as they can, where others refuse it.
@@ -68,16 +83,8 @@ type Truncater interface {
 
 // truncates tells whether a model under any number of wrappers does that.
 func truncates(e Embedder) bool {
-	for {
-		if _, ok := e.(Truncater); ok {
-			return true
-		}
-		w, ok := e.(Wrapper)
-		if !ok {
-			return false
-		}
-		e = w.Unwrap()
-	}
+	_, ok := under[Truncater](e)
+	return ok
 }
 
 // bytesAToken is the rule of thumb for English where a model has no tokenizer here.

@@ -455,8 +455,6 @@ func (b *Batcher) fill(l *load, q *queue) {
 		}
 		if joined {
 			b.board(f, c)
-		}
-		if joined {
 			q.unlink(c)
 			if c.waiting > 0 {
 				q.link(c, false)
@@ -778,10 +776,7 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 	var failed *Error
 	errors.As(err, &failed)
 	for _, c := range b.unload(f) {
-		patience := b.cfg.Patience
-		if f.role == Query {
-			patience = b.cfg.QueryPatience
-		}
+		patience := b.patience(f.role)
 		if c.failing.IsZero() {
 			c.failing = now
 		}
@@ -815,6 +810,14 @@ func (b *Batcher) retry(f *flight, err error, smaller int, now time.Time) {
 	}
 }
 
+// patience is for how long calls of a role may fail.
+func (b *Batcher) patience(role Role) time.Duration {
+	if role == Query {
+		return b.cfg.QueryPatience
+	}
+	return b.cfg.Patience
+}
+
 func (b *Batcher) gaveUp(c *call, err error, now time.Time) error {
 	err = reindexed(err, b.Name(), -1)
 	if passed := now.Sub(c.failing); passed > 0 {
@@ -830,10 +833,7 @@ func (b *Batcher) expire(now time.Time, failed bool) {
 	}
 	for _, lane := range b.queues {
 		for role, queues := range lane {
-			patience := b.cfg.Patience
-			if Role(role) == Query {
-				patience = b.cfg.QueryPatience
-			}
+			patience := b.patience(Role(role))
 			for _, q := range slices.Clone(queues) {
 				for c, after := q.first, (*call)(nil); c != nil; c = after {
 					after = c.after

@@ -57,6 +57,9 @@ type Provider struct {
 	HeldFor time.Duration `json:"-"`
 }
 
+// Away tells that it is not to be counted on for now: it does not answer, or refuses us.
+func (p Provider) Away() bool { return p.State == Down || p.State == Refused }
+
 // Trouble says for people what keeps the endpoint from taking what there is for it; empty where State is Ready.
 func (p Provider) Trouble() string {
 	does := ""

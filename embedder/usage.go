@@ -130,20 +130,6 @@ func (u *Usage) pieces(input string, pieces []string) {
 	}
 }
 
-// HasCache tells whether e is wrapped in a Cache, below any number of other wrappers.
-func HasCache(e Embedder) bool {
-	for {
-		if _, cached := e.(*Cached); cached {
-			return true
-		}
-		wrapper, ok := e.(Wrapper)
-		if !ok {
-			return false
-		}
-		e = wrapper.Unwrap()
-	}
-}
-
 type foreseeKey struct{}
 
 // Foresee tells what embedding inputs would send to the model, and sends nothing. Inputs that the policy for long ones rejects are left out.

@@ -265,7 +265,7 @@ func TestUnderABacklogOnlyTheNewestIsEmbedded(t *testing.T) {
 			for i := range changes {
 				x.tape.append(upsert(fmt.Sprint("d", i%documents), fmt.Sprint("version ", i)))
 			}
-			window, _ := batcherOf(x.parts.Embedder).Ahead()
+			window, _ := embedder.BatcherOf(x.parts.Embedder).Ahead()
 			x.takes(time.Minute)
 			synctest.Wait()
 			before := runtime.NumGoroutine()

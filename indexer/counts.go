@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/liverag/liverag/embedder"
 )
 
 // counts is what a generation's pipelines have done since this process started. Everything is read while it runs.
@@ -27,6 +29,15 @@ type counts struct {
 	mu      sync.Mutex
 	seconds [60]int64 // tokens embedded in each of the last seconds
 	second  int64
+}
+
+// bill counts what a call's embedding is charged: as its usage says, or where nothing on the way knows what it sends, so many tokens of the chunker's.
+func (c *counts) bill(usage *embedder.Usage, tokens int) {
+	if usage.Traced() {
+		c.tokensBilled.Add(usage.Tokens())
+		return
+	}
+	c.tokensBilled.Add(int64(tokens))
 }
 
 func (c *counts) addTokens(now time.Time, n int) {

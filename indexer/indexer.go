@@ -80,6 +80,11 @@ type Parts struct {
 // cost is what so many of the model's tokens cost, in US dollars.
 func (p Parts) cost(tokens int64) float64 { return float64(tokens) * p.Price / 1e6 }
 
+// usage is to be told what a call sends to the model: its tokens too, where they may cost something.
+func (p Parts) usage() *embedder.Usage {
+	return &embedder.Usage{CountTokens: p.Price > 0 || !p.Here}
+}
+
 func (p Parts) providers() []embedder.Provider {
 	if p.Providers == nil {
 		return nil
@@ -90,16 +95,17 @@ func (p Parts) providers() []embedder.Provider {
 // provider is the endpoint that requests go to now; the zero value where there is none.
 func (p Parts) provider() embedder.Provider { return inUse(p.providers()) }
 
-func inUse(providers []embedder.Provider) (now embedder.Provider) {
+// inUse is the first that is not away, or else the first of all.
+func inUse(providers []embedder.Provider) (first embedder.Provider) {
 	for i, at := range providers {
-		if i == 0 || at.State != embedder.Down && at.State != embedder.Refused {
-			now = at
+		if !at.Away() {
+			return at
 		}
-		if now.State != embedder.Down && now.State != embedder.Refused {
-			break
+		if i == 0 {
+			first = at
 		}
 	}
-	return now
+	return first
 }
 
 // fingerprint holds everything that decides an entry's text and vector, and nothing else.

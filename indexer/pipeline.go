@@ -865,7 +865,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 	}
 	p.occupy(t, missing)
 	for {
-		usage := &embedder.Usage{CountTokens: p.parts.Price > 0 || !p.parts.Here}
+		usage := p.parts.usage()
 		vectors, err := p.model(ctx, t, usage, texts)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -890,11 +890,7 @@ func (p *pipeline) embed(ctx context.Context, t *task, missing []missingInput) e
 				total += t.revision.Entries[i].Tokens
 			}
 			t.reused = len(t.revision.Entries) - t.embedded
-			if usage.Traced() {
-				p.counts.tokensBilled.Add(usage.Tokens())
-			} else {
-				p.counts.tokensBilled.Add(int64(t.tokens))
-			}
+			p.counts.bill(usage, t.tokens)
 			p.counts.chunksEmbedded.Add(int64(t.embedded))
 			p.counts.addTokens(time.Now(), t.tokens)
 			p.counts.tokensReused.Add(int64(total - t.tokens))
@@ -950,7 +946,7 @@ func (p *pipeline) model(ctx context.Context, t *task, usage *embedder.Usage, te
 		ctx = embedder.WithShare(ctx, p.share)
 	}
 	ctx = embedder.WithLane(embedder.WithUsage(ctx, usage), p.lane(t))
-	if batcherOf(p.parts.Embedder) == nil { // what is asked of it has begun
+	if embedder.BatcherOf(p.parts.Embedder) == nil { // what is asked of it has begun
 		return p.parts.Embedder.Embed(ctx, embedder.Index, texts)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -316,23 +316,10 @@ func (e *estimate) fill(p *Plan) {
 	p.TokensReused = all - p.TokensEmbedded
 	p.TokensBilled, p.Margin.TokensBilled = total(func(m planned) float64 { return m.billed })
 	inputs, _ := total(func(m planned) float64 { return m.inputs })
-	if b := batcherOf(e.parts.Embedder); b != nil {
+	if b := embedder.BatcherOf(e.parts.Embedder); b != nil {
 		p.Requests = b.Requests(inputs, p.TokensBilled)
 	}
 	p.CostUSD = e.parts.cost(p.TokensBilled)
-}
-
-func batcherOf(e embedder.Embedder) *embedder.Batcher {
-	for {
-		if b, ok := e.(*embedder.Batcher); ok {
-			return b
-		}
-		w, ok := e.(embedder.Wrapper)
-		if !ok {
-			return nil
-		}
-		e = w.Unwrap()
-	}
 }
 
 // time tells how long it will take, by what the provider allows or else by how fast the model is here.
@@ -379,7 +366,7 @@ func (e *estimate) time(ctx context.Context, p *Plan, share float64) error {
 // speed measures how many inputs a second the model embeds here, without what a cache has. It is asked on the replays' lane.
 func (e *estimate) speed(ctx context.Context) (float64, error) {
 	model := e.parts.Embedder
-	if b := batcherOf(model); b != nil {
+	if b := embedder.BatcherOf(model); b != nil {
 		model = b // below the cache
 	}
 	ctx = embedder.WithLane(ctx, embedder.Replay)

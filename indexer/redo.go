@@ -74,7 +74,7 @@ func (g *generation) redo(ctx context.Context, c *stream.Change, rewrite bool) (
 		if live {
 			lane = embedder.Live
 		}
-		usage := &embedder.Usage{CountTokens: parts.Price > 0 || !parts.Here}
+		usage := parts.usage()
 		vectors, err := parts.Embedder.Embed(embedder.WithUsage(embedder.WithLane(ctx, lane), usage), embedder.Index, texts)
 		if problem := rejection(err); problem != nil {
 			return problem, nil
@@ -92,11 +92,7 @@ func (g *generation) redo(ctx context.Context, c *stream.Change, rewrite bool) (
 		t.embedded, t.reused = len(missing), len(t.revision.Entries)-len(missing)
 		g.counts.chunksEmbedded.Add(int64(t.embedded))
 		g.counts.addTokens(time.Now(), tokens)
-		if usage.Traced() {
-			g.counts.tokensBilled.Add(usage.Tokens())
-		} else {
-			g.counts.tokensBilled.Add(int64(tokens))
-		}
+		g.counts.bill(usage, tokens)
 	}
 	err = x.config.Store.Apply(ctx, g.name, vectordb.Write{Revisions: []vectordb.Revision{*t.revision}, Rewrite: rewrite})
 	if errors.Is(err, vectordb.ErrInvalid) {

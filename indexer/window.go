@@ -25,7 +25,7 @@ const (
 
 // newWindow makes one for the inputs of a model.
 func newWindow(e embedder.Embedder) *window {
-	b := batcherOf(e)
+	b := embedder.BatcherOf(e)
 	if b == nil {
 		return &window{bound: func() (int, int64) { return windowAlone, 0 }}
 	}

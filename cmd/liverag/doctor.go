@@ -298,7 +298,7 @@ func checkFreshness(ctx context.Context, cl *client, timeout time.Duration) []ch
 // checkProviders says how it stands with the endpoints of the live generation's model.
 func checkProviders(all []embedder.Provider, now time.Time) []check {
 	var checks []check
-	works := slices.ContainsFunc(all, func(p embedder.Provider) bool { return p.State != embedder.Down && p.State != embedder.Refused })
+	works := slices.ContainsFunc(all, func(p embedder.Provider) bool { return !p.Away() })
 	for _, p := range all {
 		limits := cmp.Or(p.Limits(), "no limit is known")
 		one := ok("provider", "%s is ready; %s; %s, %s refused for too much (429), %s failed", p.Name, limits, count(p.Requests, "request"), thousands(p.Throttled), thousands(p.Failed))
