@@ -448,6 +448,7 @@ func (g *generation) info() Info {
 	case g.wanted == Cancel:
 		info.State = StateCancelled
 	case g.progress.caughtUp() || g.caughtUp && !g.progress.doubtful():
+		g.caughtUp = true // whoever was told so is not told of building afterwards
 		info.State = StateReady
 		if g.extent.Partial() {
 			info.State = StatePartial

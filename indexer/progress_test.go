@@ -7,7 +7,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/stream"
+	"github.com/liverag/liverag/vectordb"
 )
 
 func at(partition int32, offset int64) stream.Position {
@@ -183,4 +185,23 @@ func (p *progress) waiters() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.waiting
+}
+
+// TestReadyIsForGood: a generation that somebody was told is ready is not building again because of the next change, however short it was without one.
+func TestReadyIsForGood(t *testing.T) {
+	g := &generation{indexer: &Indexer{config: Config{Store: vectordb.NewMemory()}}, name: "g", progress: newProgress(), share: embedder.NewShare(1)}
+	g.progress.assign(at(0, 0))
+	g.progress.fetch(at(0, 3))
+	g.progress.observe(stream.End{Offset: 3, At: time.Now()})
+	if state := g.info().State; state != StateReady {
+		t.Fatalf("at the log's end it is %s", state)
+	}
+	g.progress.observe(stream.End{Offset: 4, At: time.Now().Add(time.Millisecond)})
+	if info := g.info(); info.State != StateReady || info.Lag != 1 {
+		t.Errorf("one change later it is %s, %d behind", info.State, info.Lag)
+	}
+	g.progress.suspect()
+	if state := g.info().State; state != StateBuilding {
+		t.Errorf("with deletes missed it is %s", state)
+	}
 }
