@@ -35,7 +35,7 @@ type tour struct {
 	corpus    []demo.Document
 	documents []demo.Document // the part of the corpus that the tour is about
 	about     string          // what the corpus is
-	embedding float64         // what the good model embeds, in bytes of documents a second; 0 if it was not measured
+	embedding float64         // what the good model embeds, in bytes of documents a second; 0: not measured yet
 }
 
 // What the tour takes its time for. All of it together takes about a minute.
