@@ -24,6 +24,13 @@ func (a *Answer) AppendJSON(b []byte) []byte {
 	}
 	b = append(b, `],"mode":`...)
 	b = appendString(b, string(a.Mode))
+	if d := a.Degraded; d != nil {
+		b = append(b, `,"degraded":{"code":`...)
+		b = appendString(b, d.Code)
+		b = append(b, `,"detail":`...)
+		b = appendString(b, d.Detail)
+		b = append(b, '}')
+	}
 	b = append(b, `,"generation":{"name":`...)
 	b = appendString(b, a.Target.Name)
 	if a.Target.Alias != "" {

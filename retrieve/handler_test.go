@@ -142,6 +142,7 @@ func TestRefusals(t *testing.T) {
 		{"k huge", "POST", post, `{"query":"x","k":99999999999999999999}`, 400, "k_out_of_range", "1 to 200"},
 		{"mode a bool", "POST", post, `{"query":"x","mode":true}`, 400, "wrong_type", "mode: "},
 		{"mode unknown", "POST", post, `{"query":"x","mode":"sparse"}`, 400, "mode_unknown", `"sparse"`},
+		{"mode empty", "POST", post, `{"query":"x","mode":""}`, 400, "mode_unknown", "mode: "},
 		{"filter no object", "POST", post, `{"query":"x","filter":"team"}`, 400, "filter_invalid", "filter: "},
 		{"filter operator", "POST", post, `{"query":"x","filter":{"year":{"$near":3}}}`, 400, "filter_invalid", "$near"},
 		{"generation a number", "POST", post, `{"query":"x","generation":1}`, 400, "wrong_type", "generation: "},
@@ -176,6 +177,7 @@ func TestRefusals(t *testing.T) {
 		{"GET k zero", "GET", get("k", "0"), "", 400, "k_out_of_range", "k: "},
 		{"GET k huge", "GET", get("k", "99999999999999999999"), "", 400, "k_out_of_range", "k: "},
 		{"GET mode", "GET", get("mode", "x"), "", 400, "mode_unknown", "mode: "},
+		{"GET mode empty", "GET", get("mode", ""), "", 400, "mode_unknown", "mode: "},
 		{"GET filter", "GET", get("filter", "{"), "", 400, "filter_invalid", "filter: "},
 		{"GET generation", "GET", get("generation", "three"), "", 404, "generation_unknown", "three"},
 		{"GET after", "GET", get("after", "now", "after", "elsewhere"), "", 409, "token_unknown", "after: "},
@@ -325,6 +327,7 @@ func TestFaults(t *testing.T) {
 		{"model away", &embedder.Error{Op: "openai", Temporary: true, RetryAfter: 3 * time.Second, Input: -1, Err: errPlanted}, nil, "one", 503, "embedder_unavailable"},
 		{"model refuses", &embedder.Error{Op: "openai", Input: 0, Err: errPlanted}, nil, "one", 400, "query_rejected"},
 		{"model broken", &embedder.Error{Op: "openai", Input: -1, Err: errPlanted}, nil, "one", 502, "embedder_failed"},
+		{"model refuses us", &embedder.Error{Op: "openai", Account: true, Input: -1, Err: errPlanted}, nil, "one", 502, "embedder_failed"},
 		{"model unknown", errPlanted, nil, "one", 500, "internal"},
 		{"store broken", nil, errPlanted, "one", 500, "internal"},
 		{"store closed", nil, vectordb.ErrClosed, "one", 503, "not_ready"},
@@ -335,7 +338,7 @@ func TestFaults(t *testing.T) {
 			s, n := newTiny()
 			n.live, n.embedder = tt.live, words{tt.embed}
 			s.fail = func(string) error { return tt.search }
-			w := ask(serve(t, s, n), "POST", "/retrieve", `{"query":"refunds"}`)
+			w := ask(serve(t, s, n), "POST", "/retrieve", `{"query":"refunds","mode":"hybrid"}`)
 			refused(t, w, tt.status, tt.code, "")
 			if strings.Contains(w.Body.String(), errPlanted.Error()) {
 				t.Errorf("the cause leaked: %s", w.Body)

@@ -33,12 +33,20 @@ func (q *Request) check() error {
 		return bad("query_too_large", "query: it has %d bytes, the limit is %d", len(q.Query), MaxQueryBytes)
 	case q.K < 1 || q.K > MaxK:
 		return bad("k_out_of_range", "k: %d is not from 1 to %d", q.K, MaxK)
-	case q.Mode != Hybrid && q.Mode != Dense && q.Mode != Lexical:
-		return bad("mode_unknown", "mode: %s is not hybrid, dense or lexical", quote(string(q.Mode)))
+	case q.Mode != "" && q.Mode.check() != nil:
+		return q.Mode.check()
 	case q.Wait < 0 || q.Wait > MaxWait:
 		return bad("wait_out_of_range", "wait: %s is not from 0s to %s", q.Wait, MaxWait)
 	case len(q.After) > MaxTokens:
 		return bad("after_too_large", "after: it has %d tokens, the limit is %d", len(q.After), MaxTokens)
+	}
+	return nil
+}
+
+// check tells whether a mode that is named is one.
+func (m Mode) check() error {
+	if m != Hybrid && m != Dense && m != Lexical {
+		return bad("mode_unknown", "mode: %s is not hybrid, dense or lexical", quote(string(m)))
 	}
 	return nil
 }
@@ -104,7 +112,10 @@ func (q *Request) set(name string, value json.RawMessage) error {
 		q.K = k
 		return nil
 	case "mode":
-		return decode(name, "a string", value, &q.Mode)
+		if err := decode(name, "a string", value, &q.Mode); err != nil || null {
+			return err
+		}
+		return q.Mode.check()
 	case "filter":
 		if null {
 			return nil
@@ -208,6 +219,7 @@ func ParseQuery(values url.Values) (Request, error) {
 			}
 		case "mode":
 			q.Mode = Mode(value)
+			err = q.Mode.check()
 		case "filter":
 			q.Filter, err = vectordb.ParseFilter([]byte(value))
 			err = badFilter(err)

@@ -117,7 +117,7 @@ type Request struct {
 	Query string
 	// K is how many hits are wanted, 1 to MaxK. 0 means DefaultK.
 	K int
-	// Mode defaults to Hybrid.
+	// Mode is kept to if it is named. Empty, the default, is Hybrid, or Lexical while the generation's model can't be had (see Answer.Degraded).
 	Mode Mode
 	// Filter restricts the documents; nil allows every one.
 	Filter *vectordb.Filter
@@ -140,15 +140,17 @@ const NoStaleness time.Duration = -1
 
 // NewRequest returns a request with every default set.
 func NewRequest(query string) Request {
-	return Request{Query: query, K: DefaultK, Mode: Hybrid, Generation: Live, MaxStaleness: NoStaleness, Wait: DefaultWait}
+	return Request{Query: query, K: DefaultK, Generation: Live, MaxStaleness: NoStaleness, Wait: DefaultWait}
 }
 
 // Answer is what was found.
 type Answer struct {
 	// Hits are best first; ties are in the order of keys, then of places in the document.
 	Hits []Hit
-	// Mode is what ran. It is Dense where Hybrid was asked of a store without a lexical leg.
+	// Mode is what ran. It is Dense where Hybrid was asked of a store without a lexical leg, and Lexical where Degraded is set.
 	Mode Mode
+	// Degraded is set if words alone answered because the question could not be embedded.
+	Degraded *Degraded
 	// Target is the generation that answered.
 	Target Target
 	// Freshness was taken before the search, so the hits are at least that fresh.
@@ -159,6 +161,14 @@ type Answer struct {
 	Took Took
 	// fusion is set if hits were fused, for Explain.
 	fusion string
+}
+
+// Degraded says why an answer is less than what would have been had on a better day.
+type Degraded struct {
+	// Code is that of the problem which a request that names its mode gets.
+	Code string
+	// Detail says it for people. The cause is not in it.
+	Detail string
 }
 
 // Took says where the time of an answer went. Wait is the time spent waiting for freshness.
@@ -194,25 +204,32 @@ type Config struct {
 	Follower Follower
 	// Fusion merges the legs of a hybrid query in generations that have none of their own. Defaults to DefaultFusion.
 	Fusion Fusion
+	// Patience is for how long a question that names no mode waits for its vector; then words alone answer. Defaults to 10 seconds, so that a standby endpoint, which is asked
+	// after 5, has its turn.
+	Patience time.Duration
 	// Rejected tells of a change of the document above the version that the generation holds which it can't index; nil: there is none. Defaults to knowing of none.
 	Rejected func(ctx context.Context, generation, key string, holds int64) *Pending
 	// Asked, if set, is told of every question that a caller put over HTTP to an alias and that was answered, unless its header HeaderUnlogged says
 	// otherwise. It must return at once, and keep nothing of the answer but ids. Defaults to none.
 	Asked func(Request, *Answer)
-	// Metrics, if set, gets the histogram liverag_retrieve_seconds. Defaults to none.
+	// Metrics, if set, gets the histogram liverag_retrieve_seconds and the counter liverag_retrieve_degraded_total. Defaults to none.
 	Metrics prometheus.Registerer
 }
 
 // Retriever answers questions. It is safe for concurrent use.
 type Retriever struct {
-	config  Config
-	seconds *prometheus.HistogramVec
+	config   Config
+	seconds  *prometheus.HistogramVec
+	degraded *prometheus.CounterVec
 }
 
 // New returns a Retriever.
 func New(config Config) *Retriever {
 	if config.Fusion == nil {
 		config.Fusion = DefaultFusion
+	}
+	if config.Patience <= 0 {
+		config.Patience = 10 * time.Second
 	}
 	r := &Retriever{config: config}
 	if config.Metrics != nil {
@@ -221,7 +238,11 @@ func New(config Config) *Retriever {
 			Help:    "Time to answer a query, without what it waited for freshness.",
 			Buckets: []float64{.00025, .0005, .001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"generation", "mode"})
-		config.Metrics.MustRegister(r.seconds)
+		r.degraded = prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "liverag_retrieve_degraded_total",
+			Help: "Questions that words alone answered because they could not be embedded, by why.",
+		}, []string{"generation", "code"})
+		config.Metrics.MustRegister(r.seconds, r.degraded)
 	}
 	return r
 }
@@ -231,9 +252,6 @@ func (r *Retriever) Retrieve(ctx context.Context, q Request) (*Answer, error) {
 	start := time.Now()
 	if q.K == 0 {
 		q.K = DefaultK
-	}
-	if q.Mode == "" {
-		q.Mode = Hybrid
 	}
 	if q.Generation == "" {
 		q.Generation = Live
@@ -260,6 +278,9 @@ func (r *Retriever) Retrieve(ctx context.Context, q Request) (*Answer, error) {
 		a.Took.Total = time.Since(start)
 		if r.seconds != nil {
 			r.seconds.WithLabelValues(a.Target.Name, string(a.Mode)).Observe((a.Took.Total - a.Took.Wait).Seconds())
+			if a.Degraded != nil {
+				r.degraded.WithLabelValues(a.Target.Name, a.Degraded.Code).Inc()
+			}
 		}
 		return a, nil
 	}
@@ -278,7 +299,7 @@ func unresolved(name string, err error) error {
 }
 
 func (r *Retriever) answer(ctx context.Context, q Request, target Target, start time.Time) (*Answer, error) {
-	a := &Answer{Mode: q.Mode, Target: target, Satisfied: true}
+	a := &Answer{Mode: cmp.Or(q.Mode, Hybrid), Target: target, Satisfied: true}
 	if len(q.After) > 0 || q.MaxStaleness >= 0 {
 		began := time.Now()
 		if err := r.wait(ctx, q, a, start); err != nil {
@@ -289,23 +310,30 @@ func (r *Retriever) answer(ctx context.Context, q Request, target Target, start 
 	a.Freshness = r.config.Follower.Status(target.Name)
 
 	query := vectordb.Query{Filter: q.Filter, Depth: q.K}
-	if q.Mode != Lexical {
+	var away *problem.Error
+	if a.Mode != Lexical {
 		began := time.Now()
-		vectors, err := target.Embedder.Embed(ctx, embedder.Query, []string{q.Query})
-		if err != nil {
-			return nil, embedFailed(ctx, err)
-		}
+		vector, err := r.embed(ctx, q, target.Embedder)
 		a.Took.Embed = time.Since(began)
-		if !blank(vectors[0]) { // a zero vector is near nothing
-			query.Vector = vectors[0]
+		switch {
+		case err == nil:
+			query.Vector = vector
+		case q.Mode == "" && errors.As(err, &away) && absence(err) != "":
+			a.Mode, a.Degraded = Lexical, &Degraded{Code: away.Code, Detail: absence(err) + "; words alone answered"}
+		default:
+			return nil, err
 		}
 	}
-	if q.Mode != Dense {
+	if a.Mode != Dense {
 		query.Text = q.Query
 	}
 
 	began := time.Now()
 	hits, legs, err := r.search(ctx, q, &query, a)
+	if away != nil && errors.Is(err, vectordb.ErrUnsupported) {
+		away.Detail = absence(away) + ", and this store can't search by words; try again"
+		return nil, away
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -325,6 +353,27 @@ func (r *Retriever) answer(ctx context.Context, q Request, target Target, start 
 		a.Hits = a.Hits[:q.K]
 	}
 	return a, nil
+}
+
+// embed returns the question's vector; nil if it is near nothing, as that of words which the model does not know. A question that names no mode is given up after a while, as one
+// whose model does not answer.
+func (r *Retriever) embed(ctx context.Context, q Request, model embedder.Embedder) ([]float32, error) {
+	within := ctx
+	if q.Mode == "" {
+		var cancel context.CancelFunc
+		within, cancel = context.WithTimeout(ctx, r.config.Patience)
+		defer cancel()
+	}
+	vectors, err := model.Embed(within, embedder.Query, []string{q.Query})
+	switch {
+	case err != nil && within.Err() != nil && ctx.Err() == nil:
+		return nil, embedFailed(ctx, &embedder.Error{Op: model.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("no vector within %s: %w", r.config.Patience, err)})
+	case err != nil:
+		return nil, embedFailed(ctx, err)
+	case blank(vectors[0]):
+		return nil, nil
+	}
+	return vectors[0], nil
 }
 
 func blank(vector []float32) bool {
@@ -375,10 +424,10 @@ func (r *Retriever) search(ctx context.Context, q Request, query *vectordb.Query
 		switch {
 		case err == nil:
 			return hits, l, nil
-		case errors.Is(err, vectordb.ErrUnsupported) && q.Mode == Hybrid && query.Text != "":
+		case errors.Is(err, vectordb.ErrUnsupported) && a.Mode == Hybrid && query.Text != "":
 			query.Text, a.Mode = "", Dense
 			continue
-		case errors.Is(err, vectordb.ErrUnsupported) && q.Mode == Lexical:
+		case errors.Is(err, vectordb.ErrUnsupported) && a.Mode == Lexical:
 			return nil, nil, &problem.Error{Status: http.StatusBadRequest, Code: "mode_unsupported", Err: err,
 				Detail: `mode: this store has no lexical search; use "dense"`}
 		case errors.Is(err, vectordb.ErrUnsupported):
@@ -419,17 +468,33 @@ func (r *Retriever) wait(ctx context.Context, q Request, a *Answer, start time.T
 	return nil
 }
 
-func embedFailed(ctx context.Context, err error) error {
+// absence says for people why the model can't be had for any question; empty: that is not what failed.
+func absence(err error) string {
 	var e *embedder.Error
 	switch {
+	case !errors.As(err, &e):
+		return ""
+	case e.Temporary:
+		return "the embedding model can't be reached now"
+	case e.Account && e.Input < 0:
+		return "the embedding model's endpoint refuses this server, and GET /freshness says why"
+	}
+	return ""
+}
+
+func embedFailed(ctx context.Context, err error) error {
+	const instead = "; try again, or ask without a mode or in mode lexical, which words alone answer where the store can search by them"
+	var e *embedder.Error
+	switch why := absence(err); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("embed query: %w", ctx.Err())
 	case errors.As(err, &e) && e.Temporary:
-		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "embedder_unavailable", RetryAfter: max(e.RetryAfter, time.Second), Err: err,
-			Detail: "the embedding model can't be reached now; try again, or ask in mode lexical"}
+		return &problem.Error{Status: http.StatusServiceUnavailable, Code: "embedder_unavailable", RetryAfter: max(e.RetryAfter, time.Second), Err: err, Detail: why + instead}
 	case errors.As(err, &e) && e.Input >= 0:
 		return &problem.Error{Status: http.StatusBadRequest, Code: "query_rejected", Err: err,
 			Detail: "query: the embedding model refuses this text"}
+	case why != "":
+		return &problem.Error{Status: http.StatusBadGateway, Code: "embedder_failed", Err: err, Detail: why + instead}
 	case errors.As(err, &e):
 		return &problem.Error{Status: http.StatusBadGateway, Code: "embedder_failed", Err: err,
 			Detail: "the embedding model failed; the server's log has the cause"}

@@ -497,7 +497,7 @@ func (b *bench) queries(seed uint64, n int) []string {
 
 // ask sends one query as fast as a client can: the answer is read, and not decoded.
 func (s *server) ask(ctx context.Context, query string) error {
-	body, err := json.Marshal(map[string]any{"query": query})
+	body, err := json.Marshal(map[string]any{"query": query, "mode": "hybrid"})
 	if err != nil {
 		return err
 	}

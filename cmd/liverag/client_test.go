@@ -214,6 +214,10 @@ func TestQuery(t *testing.T) {
 		}
 	}
 	equalJSON(t, invoke(t, nil, "", "query", "q", "--json", "--server", s.URL).out, answerJSON)
+	degraded := newServer(t, always(200, strings.Replace(answerJSON, `"mode":"hybrid"`, `"mode":"lexical","degraded":{"code":"embedder_unavailable","detail":"it is away; words alone answered"}`, 1)))
+	if got := invoke(t, nil, "", "query", "q", "--server", degraded.URL).out; !strings.Contains(got, "    b#1\n\nit is away; words alone answered\nholds every change") || !strings.Contains(got, "lexical search in") {
+		t.Errorf("that words alone answered is not said in\n%s", got)
+	}
 	empty := newServer(t, always(200, `{"hits":[],"mode":"hybrid","freshness":{}}`))
 	if got := invoke(t, nil, "", "query", "q", "--server", empty.URL); got.code != exitDone || !strings.Contains(got.out, "nothing found") {
 		t.Errorf("%+v", got)

@@ -53,7 +53,7 @@ func (p *program) write(name string, n int) {
 }
 
 // TestFailover: the first of two endpoints, which allows little, dies; indexing and questions go on by the second, at that one's pace. When the first is back, all goes back to it. When both are dead,
-// documents wait, questions are told so at once, and words are still found; and in the end nothing is missing.
+// documents wait, who asks for meaning is told so at once, and who names no mode is answered by words; and in the end nothing is missing.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	const rpm, tpm, many = 1000, 6000, 300
@@ -143,8 +143,17 @@ func TestFailover(t *testing.T) {
 			t.Errorf("after %v: %d %s", took, got.status, got.body)
 		}
 	}
-	if f := p.ask("quince", map[string]any{"mode": "lexical"}); len(f.Hits) != 3 {
+	if f := p.ask("quince", map[string]any{"mode": "lexical"}); len(f.Hits) != 3 || f.Degraded.Code != "" {
 		t.Errorf("by words: %+v", f)
+	}
+	if f := p.ask("what speaks of quince, and of nothing else?", nil); f.Mode != "lexical" || f.Degraded.Code != "embedder_unavailable" || len(f.Hits) < 3 || !strings.Contains(f.Hits[0].Text, "quince") {
+		t.Errorf("by words, although nobody asked for that: %+v", f)
+	}
+	if said := p.verb("", "query", "which one speaks of quince?"); !strings.Contains(said, "can't be reached now; words alone answered") || !strings.Contains(said, "lexical search in") {
+		t.Errorf("%s", said)
+	}
+	if counted := p.metric("liverag_retrieve_degraded_total"); counted != 2 {
+		t.Errorf("%v degraded answers are counted", counted)
 	}
 	until(t, "in trouble", func() bool { live := p.live(); return live.Trouble != nil && live.Progress.Documents == many+3 })
 
@@ -159,6 +168,9 @@ func TestFailover(t *testing.T) {
 		t.Errorf("%+v", live)
 	}
 	mustFind("by the second")
+	if f := p.ask("what speaks of quince, and of nothing else?", nil); f.Mode != "hybrid" || f.Degraded.Code != "" {
+		t.Errorf("the model is back: %+v", f)
+	}
 	if letters := strings.TrimSpace(p.verb("", "dlq", "--json")); strings.Contains(letters, "late") || strings.Contains(letters, "many") {
 		t.Errorf("dead letters: %s", letters)
 	}

@@ -332,7 +332,10 @@ type found struct {
 		Metadata  map[string]any `json:"metadata"`
 		UpdatedAt time.Time      `json:"updated_at"`
 	} `json:"hits"`
-	Mode       string `json:"mode"`
+	Mode     string `json:"mode"`
+	Degraded struct {
+		Code string `json:"code"`
+	} `json:"degraded"`
 	Generation struct {
 		Name   string `json:"name"`
 		Alias  string `json:"alias"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -385,8 +386,9 @@ func facts(r *evals.Result) []htmlreport.Fact {
 // unlogged keeps an eval's questions out of the query log: they are not what users ask.
 var unlogged = map[string]string{retrieve.HeaderUnlogged: "1"}
 
-// examine asks a question of an eval: not logged, and again while the server is too busy for it.
+// examine asks a question of an eval: not logged, and again while the server is too busy for it. The mode is always named, so that words alone never answer for the model that is measured.
 func (cl *client) examine(ctx context.Context, r queryRequest) (answer queryAnswer, err error) {
+	r.Mode = cmp.Or(r.Mode, string(retrieve.Hybrid))
 	err = patiently(ctx, func() error { return cl.do(ctx, "POST", "/retrieve", r, &answer, options{header: unlogged}) })
 	return answer, err
 }

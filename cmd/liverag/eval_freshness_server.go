@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	evalfresh "github.com/liverag/liverag/evals/freshness"
+	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -56,7 +58,8 @@ func (s *freshnessServer) Delete(ctx context.Context, id string) (string, error)
 }
 
 func (s *freshnessServer) Retrieve(ctx context.Context, q evalfresh.Question) (evalfresh.Answer, error) {
-	request := queryRequest{Query: q.Query, K: q.K, Mode: q.Mode, Generation: q.Generation, After: q.After}
+	// The mode is always named: words alone must not answer for the model that is measured.
+	request := queryRequest{Query: q.Query, K: q.K, Mode: cmp.Or(q.Mode, string(retrieve.Hybrid)), Generation: q.Generation, After: q.After}
 	if len(q.Filter) > 0 {
 		filter, err := json.Marshal(q.Filter)
 		if err != nil {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	evalfresh "github.com/liverag/liverag/evals/freshness"
 )
 
 // birdServer answers like a liverag that holds the documents of birdSet under p/, the first of them in two chunks.
@@ -75,6 +79,48 @@ func TestEvalRetrievalServer(t *testing.T) {
 	}
 	if target := out["target"].(map[string]any); target["generation"] != "trial" || target["recipe"] != "token 64, local/static" || target["server"] != url {
 		t.Errorf("target %v", target)
+	}
+}
+
+// TestEvalsNameTheirMode: a question without one would be answered by words alone while the model is away, and so it would be those that are measured.
+func TestEvalsNameTheirMode(t *testing.T) {
+	url, last := birdServer(t, false)
+	cl := &client{base: url, http: http.DefaultClient}
+	const query = "owls hunt mice at night"
+	if _, err := cl.searcher("trial")(t.Context(), query, 1); err != nil { // it is too busy for the first
+		t.Fatal(err)
+	}
+	for name, ask := range map[string]func(ctx context.Context) error{
+		"eval retrieval": func(context.Context) error {
+			if got := invoke(t, nil, "", "eval", "retrieval", "--server", url, "--set", birdSet(t), "--prefix", "p/", "--data", t.TempDir()); got.code != exitDone {
+				return errors.New(got.err)
+			}
+			return nil
+		},
+		"eval compare": func(ctx context.Context) error {
+			_, err := (&evalCompare{}).searcher(cl, side{}, nil)(ctx, query, 5)
+			return err
+		},
+		"eval freshness": func(ctx context.Context) error {
+			_, err := newFreshnessServer(cl).Retrieve(ctx, evalfresh.Question{Query: query, K: 5})
+			return err
+		},
+		"promote --gate": func(ctx context.Context) error {
+			_, err := cl.searcher("trial")(ctx, query, 5)
+			return err
+		},
+		"sweep": func(ctx context.Context) error {
+			_, _, err := (&sweep{}).askServer(cl, "trial")(ctx, "", query, 5)
+			return err
+		},
+		"bench": func(ctx context.Context) error { return (&server{client: cl}).ask(ctx, query) },
+	} {
+		last.Store(nil)
+		if err := ask(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if q := last.Load(); q == nil || q.Mode != "hybrid" {
+			t.Errorf("%s asked %+v", name, q)
+		}
 	}
 }
 

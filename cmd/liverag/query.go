@@ -18,6 +18,8 @@ func queryVerb() verb {
 		summary: "Ask a question and see the passages that answer it, and how fresh they are",
 		about: `Searches for TEXT (several arguments are joined) and shows the best chunks with their documents, and the moment up to which every change is in the answer.
 
+While the embedding model can't be reached words alone answer, and the last lines say so. A --mode that is named is kept to: hybrid and dense fail then.
+
 --after takes the token of a change: the answer then reflects it, or says within --wait that it can't yet. --max-staleness asks the same for everything older than a duration.`,
 		examples: []example{
 			{"ask", `liverag query "how long do refunds take?"`},
@@ -29,7 +31,7 @@ func queryVerb() verb {
 		setup: func(fs *flag.FlagSet) action {
 			var q queryFlags
 			fs.IntVar(&q.k, "k", 5, "how many hits, 1 to 200")
-			fs.StringVar(&q.mode, "mode", "", "`MODE` of search: hybrid, dense or lexical (default hybrid)")
+			fs.StringVar(&q.mode, "mode", "", "`MODE` of search: hybrid, dense or lexical (default hybrid, or lexical while the model can't be reached)")
 			fs.StringVar(&q.filter, "filter", "", "condition on the metadata, as `JSON`")
 			fs.StringVar(&q.generation, "generation", "", "`NAME` of the generation or alias that answers (default live)")
 			fs.Var(&q.after, "after", "`TOKEN` of a change that the answer has to reflect; repeatable")
@@ -77,7 +79,11 @@ type queryAnswer struct {
 		UpdatedAt time.Time       `json:"updated_at"`
 		Explain   json.RawMessage `json:"explain"`
 	} `json:"hits"`
-	Mode       string `json:"mode"`
+	Mode     string `json:"mode"`
+	Degraded *struct {
+		Code   string `json:"code"`
+		Detail string `json:"detail"`
+	} `json:"degraded"`
 	Evidence   string `json:"evidence"`
 	Generation struct {
 		Name   string          `json:"name"`
@@ -157,6 +163,9 @@ func showAnswer(out *terminal, a *queryAnswer, asked bool) {
 			out.Printf("    %s\n", out.dim(plain(string(hit.Explain))))
 		}
 		out.Printf("\n")
+	}
+	if a.Degraded != nil {
+		out.Printf("%s\n", out.warn(plain(a.Degraded.Detail)))
 	}
 	f := a.Freshness
 	parts := []string{}

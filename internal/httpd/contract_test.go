@@ -132,7 +132,10 @@ func (o *opinions) List(_ context.Context, _ int64, limit int) ([]stream.Feedbac
 // serve puts the whole API together, as the program does.
 func serve(t testing.TB) *httpd.Server {
 	t.Helper()
-	c := newCorpus(t)
+	return newCorpus(t).serve()
+}
+
+func (c *corpus) serve() *httpd.Server {
 	metrics := prometheus.NewRegistry()
 	return httpd.New(httpd.Config{
 		Routes: []func(*echo.Echo){
@@ -222,6 +225,43 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		}
 		if !spec.Answered(method, path, status) {
 			t.Errorf("%s was not seen", want)
+		}
+	}
+}
+
+// unanswered is a model whose endpoints are away for questions.
+type unanswered struct {
+	embedder.Embedder
+	refused bool // they refuse us
+}
+
+func (m unanswered) Embed(ctx context.Context, role embedder.Role, inputs []string) ([][]float32, error) {
+	if role == embedder.Query {
+		return nil, &embedder.Error{Op: "openai", Temporary: !m.refused, Account: m.refused, Input: -1, Err: io.ErrUnexpectedEOF}
+	}
+	return m.Embedder.Embed(ctx, role, inputs)
+}
+
+// What is answered while the model is away is described too.
+func TestDegradedAnswersAreAsDescribed(t *testing.T) {
+	spec := httpdtest.Load(t, httpd.OpenAPI())
+	for _, refused := range []bool{false, true} {
+		c := newCorpus(t)
+		c.model = unanswered{c.model, refused}
+		s := c.serve()
+		for _, r := range []struct {
+			status                     int
+			method, path, target, body string
+		}{
+			{202, "PUT", "/documents/{id}", "/documents/kb/refunds.md", `{"text":"Refunds are paid within five days."}`},
+			{200, "POST", "/retrieve", "/retrieve", `{"query":"refunds"}`},
+			{200, "GET", "/retrieve", "/retrieve?q=refunds", ""},
+			{map[bool]int{false: 503, true: 502}[refused], "POST", "/retrieve", "/retrieve", `{"query":"refunds","mode":"hybrid"}`},
+		} {
+			w := spec.Ask(t, s, httptest.NewRequest(r.method, r.target, strings.NewReader(r.body)), r.path)
+			if w.Code != r.status || (w.Code == 200) != strings.Contains(w.Body.String(), `"degraded"`) {
+				t.Errorf("%s %s %s answered %d: %s", r.method, r.target, r.body, w.Code, w.Body)
+			}
 		}
 	}
 }

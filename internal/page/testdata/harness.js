@@ -47,7 +47,7 @@ const hidden = name => elements[name + "-row"]?.hidden !== false;
 async function verify() {
   await new Promise(r => setTimeout(r, 20));
   assert.deepStrictEqual(requests[0][0], "/retrieve");
-  assert.strictEqual(requests[0][1].query, "refunds");
+  assert.deepStrictEqual(requests[0][1], {query: "refunds", k: 8}, "with a mode named there is no answer while the model is away");
   const hits = elements.hits.children;
   assert.strictEqual(hits.length, 5);
   for (const hit of hits) {
@@ -57,6 +57,18 @@ async function verify() {
   }
   assert.deepStrictEqual(elements.hits.find("a").map(a => a.href), ["https://example.org/a"]);
   assert(elements.state.textContent.startsWith("5 hits in 4.1ms"), elements.state.textContent);
+  assert.strictEqual(elements.degraded.hidden, true);
+  const ask = async () => { requests = []; elements.ask.listeners.submit({preventDefault() {}}); await new Promise(r => setTimeout(r, 20)); };
+  answer.mode = "lexical";
+  answer.degraded = {code: "embedder_unavailable", detail: hostile};
+  await ask();
+  assert.strictEqual(elements.degraded.hidden, false);
+  assert.strictEqual(elements.degraded.textContent, hostile);
+  delete answer.degraded;
+  elements.mode.value = "dense";
+  await ask();
+  assert.deepStrictEqual([elements.degraded.hidden, elements.degraded.textContent, requests[0][1].mode], [true, "", "dense"]);
+  elements.mode.value = "";
 
   for (let i = 0; i < 100; i++) {
     const change = {id: hostile + i, version: i, kind: i % 2 ? "delete" : "upsert", time: "2026-11-21T10:00:03Z", time_to_searchable: "31ms"};
