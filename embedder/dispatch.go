@@ -527,6 +527,12 @@ func (b *Batcher) within(f *flight) time.Duration {
 	return 0
 }
 
+// hung tells whether a request that nobody waits for any more was given up so late that its endpoint hangs: whoever asks has less patience than the model, and who asks next must
+// not wait as long.
+func (b *Batcher) hung(f *flight) bool {
+	return f.role == Query && b.cfg.QueryPatience > 0 && time.Since(f.charge.sent) >= b.cfg.QueryPatience/2
+}
+
 // putBack undoes a request that did not go.
 func (b *Batcher) putBack(f *flight) {
 	f.cancel()
@@ -552,9 +558,9 @@ func (b *Batcher) fly(f *flight) {
 		defer cancel()
 	}
 	vectors, report, err := f.line.embed(ctx, f.role, inputs)
-	if err != nil && ctx.Err() != nil && f.ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil && (f.ctx.Err() == nil || b.hung(f)) {
 		f.late = true
-		err = &Error{Op: b.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("%s has not answered within %s", f.line.name, f.within)}
+		err = &Error{Op: b.Name(), Temporary: true, Input: -1, Err: fmt.Errorf("%s has not answered within %s", f.line.name, time.Since(f.charge.sent).Round(100*time.Millisecond))}
 	}
 	if err == nil && len(vectors) != len(inputs) {
 		err = Check(b.Name(), b.Dim(), len(inputs), vectors)
@@ -601,7 +607,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		l.takes += (took - l.takes) / 4
 		b.answers(l, now)
 		b.arrive(f, vectors, charged)
-	case f.calls == 0:
+	case f.calls == 0 && !f.late:
 		// Nobody waits for it any more; that it failed may be because it was cancelled, and says nothing.
 	case known && failed.Throttled:
 		l.total.throttled++

@@ -379,3 +379,51 @@ func TestToldByARefusalRequestsAreFull(t *testing.T) {
 		}
 	})
 }
+
+// TestAHangingEndpointIsFoundOutByWhoGivesUp: those who ask an only endpoint that hangs wait two at a time at the most, then all are told at once, except for one try now and then, each later than the one before. Who
+// goes away early says nothing of it.
+func TestAHangingEndpointIsFoundOutByWhoGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		only := newPlace(time.Hour)
+		b := embedder.Batch(only, embedder.BatchConfig{Endpoint: "only"})
+		n := 0
+		ask := func(patience time.Duration) time.Duration {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			began := time.Now()
+			n++
+			if _, err := b.Embed(ctx, embedder.Query, []string{fmt.Sprint("question ", n)}); err == nil {
+				t.Fatal("a vector came from an endpoint that hangs")
+			}
+			synctest.Wait()
+			return time.Since(began)
+		}
+		for range 50 {
+			ask(4 * time.Second)
+		}
+		if at := b.Providers()[0]; at.State != embedder.Ready || at.Failed != 0 {
+			t.Fatalf("nobody gave it time: %+v", at)
+		}
+		waited := 0
+		for began := time.Now(); time.Since(began) < 10*time.Minute; time.Sleep(100 * time.Millisecond) {
+			took := ask(10 * time.Second)
+			switch at := b.Providers()[0]; {
+			case took == 0 && (at.State != embedder.Down || !strings.Contains(at.Detail, "only has not answered within 10s")):
+				t.Fatalf("%+v", at)
+			case took > 0:
+				waited++
+			}
+		}
+		if waited < 5 || waited > 20 {
+			t.Errorf("%d questions of ten minutes waited", waited)
+		}
+		only.mu.Lock()
+		only.latency = 10 * time.Millisecond
+		only.mu.Unlock()
+		time.Sleep(2 * time.Minute)
+		if _, err := b.Embed(t.Context(), embedder.Query, []string{"are you back?"}); err != nil || b.Providers()[0].State != embedder.Ready {
+			t.Errorf("%v, %+v", err, b.Providers()[0])
+		}
+	})
+}
