@@ -64,6 +64,11 @@ async function verify() {
   await ask();
   assert.strictEqual(elements.degraded.hidden, false);
   assert.strictEqual(elements.degraded.textContent, hostile);
+  const well = globalThis.fetch;
+  globalThis.fetch = async () => ({ok: false, json: async () => ({title: "x", detail: "no meaning"})});
+  await ask();
+  assert.deepStrictEqual([elements.state.textContent, elements.degraded.hidden], ["no meaning", true]);
+  globalThis.fetch = well;
   delete answer.degraded;
   elements.mode.value = "dense";
   await ask();
