@@ -8,6 +8,8 @@ type Account interface {
 	Add(generation, id, model string, f ledger.Figures)
 	// Of is all that was told of it, by processes before this one too.
 	Of(generation, id string) ledger.Figures
+	// Cap is what may be spent on documents in a day by a model that is charged for; the zero Cap: there is none.
+	Cap(model string) ledger.Cap
 }
 
 // figures is what was counted, at a price in US dollars a million tokens.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/ledger"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -41,9 +42,13 @@ type Plan struct {
 	// Requests to the model, at least; 0 where it takes none.
 	Requests int64   `json:"requests"`
 	CostUSD  float64 `json:"cost_usd"`
-	// Takes is about how long, absent if that is not known; By says what decides it.
-	Takes string `json:"takes,omitempty"`
-	By    string `json:"takes_by"`
+	// Takes is about how long, absent if that is not known; By says what decides it, and Bound in a word: the allowance of the model's provider, the day's cap, or the model, where it runs here;
+	// empty where nothing has to be embedded, or nothing is known.
+	Takes string    `json:"takes,omitempty"`
+	By    string    `json:"takes_by"`
+	Bound PlanBound `json:"bound_by,omitempty"`
+	// Cap is what may be spent in a day, and what that makes of it; nil where nothing is capped that the replay takes.
+	Cap *PlanCap `json:"cap,omitempty"`
 	// Margin is how far off the totals may be with a probability of 95 %, as a share of each; 0 where every document was looked at.
 	Margin PlanMargin `json:"margin"`
 	// Notes say what the figures leave out.
@@ -62,6 +67,26 @@ type PlanMargin struct {
 	Chunks         float64 `json:"chunks"`
 	TokensEmbedded float64 `json:"tokens_embedded"`
 	TokensBilled   float64 `json:"tokens_billed"`
+}
+
+// PlanBound is what decides how long a replay takes.
+type PlanBound string
+
+// What a plan may be bound by.
+const (
+	BoundByAllowance PlanBound = "allowance"
+	BoundByCap       PlanBound = "cap"
+	BoundByModel     PlanBound = "model"
+)
+
+// PlanCap is what a replay has to keep to besides the provider's allowance.
+type PlanCap struct {
+	// Daily is for a day (UTC), and Left is what is left of today's.
+	Daily ledger.Limit `json:"daily"`
+	Left  ledger.Limit `json:"left"`
+	// Days is on how many days the replay embeds, today included, and Until the last of them, like 2026-11-24; absent where it would never come to an end.
+	Days  int64  `json:"days,omitempty"`
+	Until string `json:"until,omitempty"`
 }
 
 const (
@@ -334,7 +359,7 @@ func (e *estimate) time(ctx context.Context, p *Plan, share float64) error {
 	case p.ChunksEmbedded == 0:
 		p.By = "cutting and writing: nothing has to be embedded"
 	case allowed.TPM > 0 || allowed.RPM > 0:
-		p.By = "the provider's limit"
+		p.By, p.Bound = "the provider's limit", BoundByAllowance
 		if allowed.TPM > 0 {
 			model = float64(p.TokensBilled) / float64(allowed.TPM) * 60
 		}
@@ -342,25 +367,74 @@ func (e *estimate) time(ctx context.Context, p *Plan, share float64) error {
 			model = max(model, float64(p.Requests)/float64(allowed.RPM)*60)
 		}
 	case !e.parts.Here:
-		p.By = "not known: the settings openai.tpm and openai.rpm say what the provider allows"
+		p.By = "not known: " + planUnknown
+		e.capped(p, 0)
 		return nil
 	default:
 		rate, err := e.speed(ctx)
 		if err != nil {
 			return fmt.Errorf("measure the model's speed: %w", err)
 		}
-		p.By = fmt.Sprintf("the model's speed here, %.0f chunks a second just now", rate)
+		p.By, p.Bound = fmt.Sprintf("the model's speed here, %.0f chunks a second just now", rate), BoundByModel
 		model = float64(p.ChunksEmbedded) / rate
 	}
-	takes := time.Duration((cutting + model/share) * float64(time.Second))
-	switch {
-	case takes > time.Minute:
-		takes = takes.Round(time.Second)
-	default:
-		takes = takes.Round(time.Millisecond)
+	if takes, known := e.capped(p, time.Duration((cutting+model/share)*float64(time.Second))); known {
+		p.Takes = planTime(takes)
 	}
-	p.Takes = takes.String()
 	return nil
+}
+
+// planUnknown is what to do where a provider's limits are not known.
+const planUnknown = "the settings openai.tpm and openai.rpm say what the provider allows"
+
+// planTime spells how long something takes.
+func planTime(takes time.Duration) string {
+	if takes > time.Minute {
+		return takes.Round(time.Second).String()
+	}
+	return takes.Round(time.Millisecond).String()
+}
+
+// capped tells what the day's cap makes of a replay that would take so long alone, 0 if that is not known, and how long it takes then, if that is known.
+func (e *estimate) capped(p *Plan, alone time.Duration) (takes time.Duration, known bool) {
+	account := e.indexer.config.Account
+	if account == nil || e.parts.Here || p.ChunksEmbedded == 0 {
+		return alone, true
+	}
+	c := account.Cap(p.Recipe.Embedder.Model)
+	if c == (ledger.Cap{}) {
+		return alone, true
+	}
+	p.Cap = &PlanCap{}
+	p.Cap.Daily, p.Cap.Left = c.Limits()
+	if c.Unpriced {
+		p.Bound = BoundByCap
+		p.By = fmt.Sprintf("the daily cap of %v: nobody said what %s costs, so no document is embedded by it; add it to the setting prices, 0 if it costs nothing, and restart", c.Daily.Cost, p.Recipe.Embedder.Model)
+		return 0, false
+	}
+	p.Notes = append(p.Notes, "what live changes and questions take of the daily cap is not in the days")
+	if e.indexer.config.Observe {
+		p.Notes = append(p.Notes, "what the indexing processes have spent today is not known here; each keeps to a cap of its own")
+	}
+	want := ledger.Amount{Tokens: p.TokensBilled, Cost: ledger.Dollars(p.CostUSD)}
+	takes, days, binds := c.Spread(want, alone, time.Now())
+	if p.Cap.Days = days; days > 0 {
+		p.Cap.Until = c.Ends.AddDate(0, 0, int(days-2)).Format(time.DateOnly)
+	}
+	if !binds {
+		return takes, true
+	}
+	p.Bound = BoundByCap
+	cap := "the daily cap of " + c.Least(want).Cost.String()
+	if tokens := c.Least(want).Tokens; tokens > 0 {
+		cap = fmt.Sprintf("the daily cap of %d tokens", tokens)
+	}
+	if alone == 0 {
+		p.By = cap + ", and what the provider allows, which is not known: " + planUnknown
+		return 0, false
+	}
+	p.By = fmt.Sprintf("%s; without it %s, by %s", cap, planTime(alone), p.By)
+	return takes, days > 0
 }
 
 // speed measures how many inputs a second the model embeds here, without what a cache has. It is asked on the replays' lane.

@@ -112,17 +112,9 @@ func (l *Ledger) Spending(days int) Spending {
 	if why, since := l.refused.why, l.refused.since; why != "" {
 		out.State, out.Since, out.Detail = embedder.Paused, since.UTC(), why
 	}
-	if most := l.config.Daily; most != (Amount{}) {
-		left := most.minus(l.spent).minus(l.taken)
-		out.Cap, out.Left = &Limit{}, &Limit{}
-		if most.Cost > 0 {
-			left := max(0, left.Cost)
-			out.Cap.USD, out.Left.USD = &most.Cost, &left
-		}
-		if most.Tokens > 0 {
-			left := max(0, left.Tokens)
-			out.Cap.Tokens, out.Left.Tokens = &most.Tokens, &left
-		}
+	if c := l.cap(); c != (Cap{}) {
+		daily, left := c.Limits()
+		out.Cap, out.Left = &daily, &left
 	}
 	oldest := dayOf(l.newest.add(1 - days))
 	var all, of summed

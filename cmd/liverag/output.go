@@ -165,12 +165,12 @@ func plain(text string) string {
 	}, text)
 }
 
-// count spells a number with its noun: 1 document, 12,345 documents.
+// count spells a number with its noun: 1 document, 12,345 documents, 2 copies, 3 days.
 func count[N ~int | ~int32 | ~int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	if strings.HasSuffix(noun, "y") {
+	if strings.HasSuffix(noun, "y") && !strings.HasSuffix(noun, "ay") {
 		return thousands(int64(n)) + " " + strings.TrimSuffix(noun, "y") + "ies"
 	}
 	return thousands(int64(n)) + " " + noun + "s"

@@ -15,7 +15,7 @@ func planVerb() verb {
 	return verb{
 		name: "plan", group: groupGenerations,
 		summary: "Say what a replay will take, before it starts",
-		about: `Cuts a part of the live generation's documents by the recipe, looks up which vectors other generations of the model and the cache have already, and projects what is left onto all of them: chunks, tokens, requests, money (by the setting prices) and time (by the provider's limits, or by how fast a local model is at this moment). Nothing is written, and nothing is sent to a model that costs something.
+		about: `Cuts a part of the live generation's documents by the recipe, looks up which vectors other generations of the model and the cache have already, and projects what is left onto all of them: chunks, tokens, requests, money (by the setting prices) and time (by the provider's limits, or by how fast a local model is at this moment). Where the settings spending.daily_usd or spending.daily_tokens cap what a day may cost, it says on which day the replay is done, and whether the cap or the provider's allowance decides that. Nothing is written, and nothing is sent to a model that costs something.
 
 It looks at 500 documents, or a twentieth of them if that is more, and says how far off the totals may be.`,
 		examples: []example{
@@ -30,6 +30,18 @@ It looks at 500 documents, or a twentieth of them if that is more, and says how 
 			return func(ctx context.Context, c *call) error { return runPlan(ctx, c, ask) }
 		},
 	}
+}
+
+// planDays says on how many days a replay embeds under the day's cap.
+func planDays(c *indexer.PlanCap) string {
+	days := "not done in a hundred years"
+	switch {
+	case c.Days == 1:
+		days = "done today"
+	case c.Days > 1:
+		days = fmt.Sprintf("%s, until %s", count(c.Days, "day"), plain(c.Until))
+	}
+	return days + "; " + caps(&c.Daily) + " a day (UTC), " + caps(&c.Left) + " left today"
 }
 
 // planTimeout is how long a server may take to read and cut its documents.
@@ -81,6 +93,9 @@ func runPlan(ctx context.Context, c *call, ask replayRequest) error {
 		takes = "-"
 	}
 	rows = append(rows, row("time", fmt.Sprintf("%s (%s)", takes, plain(p.By)), 0))
+	if p.Cap != nil {
+		rows = append(rows, row("daily cap", planDays(p.Cap), 0))
+	}
 	for _, r := range rows {
 		c.Out.Printf("%-18s %s\n", r[0], r[1])
 	}

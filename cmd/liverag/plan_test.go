@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/liverag/liverag/chunker"
 	"github.com/liverag/liverag/indexer"
@@ -121,6 +122,79 @@ func TestPlanAgreesWithTheReplay(t *testing.T) {
 	}
 	fails(t, exitFailed, []string{"recipe_invalid"}, "plan", "--embedder", "local/none", "--server", p.base)
 	fails(t, exitUsage, []string{`paid\.yaml:1`}, "replay", "--recipe", badRecipe(t, dir), "--server", p.base)
+}
+
+// TestPlanUnderACap: a plan says on how many days a replay is done under the day's cap, whatever is capped, and which of the limits decides that.
+func TestPlanUnderACap(t *testing.T) {
+	t.Parallel()
+	address, _ := endpoint(t, "127.0.0.1:0", 64, func(cfg *mockprovider.Config) { cfg.Key = "" })
+	dir, data := t.TempDir(), t.TempDir()
+	begin := func(settings string) *program {
+		t.Helper()
+		file := settingsFile(t, dir, "openai: {base_url: \"http://"+address+"/v1\", tpm: 6000000, rpm: 3000}\nprices: {openai/paid: 20}\n"+settings)
+		return startProgram(t, data, "--config", file, "--embedder", "hash/64")
+	}
+	p := begin("")
+	for i := range 40 {
+		p.put(fmt.Sprintf("d/%d", i), prose(fmt.Sprintf("topic%d", i), 5))
+	}
+	plan := func(args ...string) (out indexer.Plan) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(p.verb("", append([]string{"plan", "--json"}, args...)...)), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	free := plan("--embedder", "openai/paid")
+	if free.Cap != nil || free.Bound != indexer.BoundByAllowance || free.TokensBilled < 1000 || free.CostUSD == 0 {
+		t.Fatalf("without a cap: %+v", free)
+	}
+	if local := plan("--tokens", "50"); local.Bound != indexer.BoundByModel {
+		t.Errorf("by a model that runs here: %+v", local)
+	}
+
+	// A part of it fits into a day, by tokens, by money, or by both.
+	tokens, dollars := func(days float64) int64 { return int64(float64(free.TokensBilled) / days) }, func(days float64) float64 { return free.CostUSD / days }
+	for _, c := range []struct {
+		settings string
+		days     int64
+		says     string
+	}{
+		{fmt.Sprintf("spending: {daily_tokens: %d}", tokens(2.5)), 3, fmt.Sprintf("the daily cap of %d tokens", tokens(2.5))},
+		{fmt.Sprintf("spending: {daily_usd: %f}", dollars(3.5)), 4, "the daily cap of $"},
+		{fmt.Sprintf("spending: {daily_tokens: %d, daily_usd: %f}", tokens(2.5), dollars(9.5)), 10, "the daily cap of $"},
+		{fmt.Sprintf("spending: {daily_tokens: %d, daily_usd: %f}", tokens(.1), dollars(.1)), 1, "the provider's limit"},
+	} {
+		p.stop()
+		p = begin(c.settings + "\n")
+		before := time.Now().UTC()
+		got := plan("--embedder", "openai/paid")
+		if got.Cap == nil || !strings.HasPrefix(got.By, c.says) || (got.Bound == indexer.BoundByCap) != (c.days > 1) || got.Takes == "" || len(got.Notes) == 0 {
+			t.Fatalf("%s: %+v", c.settings, got)
+		}
+		// Today, the replay is as quick as anything; a midnight may come between.
+		from, to := before.AddDate(0, 0, int(c.days)-1).Format(time.DateOnly), time.Now().UTC().AddDate(0, 0, int(c.days)-1).Format(time.DateOnly)
+		if got.Cap.Days != c.days || got.Cap.Until != from && got.Cap.Until != to {
+			t.Errorf("%s: %+v, want %d days until %s", c.settings, got.Cap, c.days, to)
+		}
+		said := p.verb("", "plan", "--embedder", "openai/paid")
+		want := fmt.Sprintf("%d days, until %s; ", c.days, got.Cap.Until)
+		if c.days == 1 {
+			want = "done today; "
+		}
+		if !strings.Contains(said, want) || !strings.Contains(said, " a day (UTC), ") || !strings.Contains(said, " left today\n") {
+			t.Errorf("%s: it says %s", c.settings, said)
+		}
+	}
+
+	p.stop()
+	p = begin("spending: {daily_usd: 5}\n")
+	if got := plan("--embedder", "openai/unpriced"); got.Takes != "" || got.Bound != indexer.BoundByCap || got.Cap == nil || got.Cap.Days != 0 || !strings.Contains(got.By, "nobody said what openai/unpriced costs") {
+		t.Errorf("of a model without a price: %+v", got)
+	}
+	if got := plan("--tokens", "50"); got.Cap != nil {
+		t.Errorf("what runs here costs nothing: %+v", got)
+	}
 }
 
 func badRecipe(t *testing.T, dir string) string {

@@ -62,14 +62,11 @@ func runSpending(ctx context.Context, c *call, days int) error {
 func printSpending(out *terminal, s *ledger.Spending) {
 	today := fmt.Sprintf("%s billed, %v", count(s.Today.TokensBilled, "token"), s.Today.Cost)
 	if s.Cap != nil {
-		var caps, left []string
-		if s.Cap.USD != nil && s.Left != nil && s.Left.USD != nil {
-			caps, left = append(caps, s.Cap.USD.String()), append(left, s.Left.USD.String())
+		left := ""
+		if s.Left != nil {
+			left = caps(s.Left) + " left "
 		}
-		if s.Cap.Tokens != nil && s.Left != nil && s.Left.Tokens != nil {
-			caps, left = append(caps, count(*s.Cap.Tokens, "token")), append(left, count(*s.Left.Tokens, "token"))
-		}
-		today += fmt.Sprintf("; the cap is %s, %s left until %s", strings.Join(caps, " and "), strings.Join(left, " and "), s.EndsAt.UTC().Format(time.RFC3339))
+		today += fmt.Sprintf("; the cap is %s, %suntil %s", caps(s.Cap), left, s.EndsAt.UTC().Format(time.RFC3339))
 	}
 	out.Printf("%s %s\n", out.bold("today, "+plain(s.Day)+" (UTC):"), today)
 	if s.State == embedder.Paused {
@@ -102,6 +99,18 @@ func printSpending(out *terminal, s *ledger.Spending) {
 	}
 	out.table([]string{"DAY", "GENERATION", "MODEL", "EMBEDDED", "REUSED", "SUPERSEDED", "RETRIED", "COST", "SAVED"}, rows)
 	out.Printf("%s\n", out.dim("EMBEDDED and REUSED are tokens, SUPERSEDED changes; what was sent in vain, under RETRIED, is known of a model, not of a generation"))
+}
+
+// caps spells money, tokens, or both.
+func caps(l *ledger.Limit) string {
+	var parts []string
+	if l.USD != nil {
+		parts = append(parts, l.USD.String())
+	}
+	if l.Tokens != nil {
+		parts = append(parts, count(*l.Tokens, "token"))
+	}
+	return strings.Join(parts, " and ")
 }
 
 // spendingDir is where the account of spending is.
