@@ -389,6 +389,9 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		m.closers = append(m.closers, base)
 		m.mu.Unlock()
 		purse, most := m.purse(name, base.MaxBatchTokens())
+		if asked := base.OpenedWith().Charged; purse != nil && asked > 0 { // what was sent to find out the dimension is paid for too
+			purse.Settle(embedder.Index, 0, int64(asked))
+		}
 		standbys, err := m.standbys(ctx, base, rest)
 		if err != nil {
 			return nil, err
