@@ -29,6 +29,7 @@ type tape struct {
 	paused  bool
 	pauses  int
 	polls   int
+	onward  int // sources that leave history out
 	moved   chan struct{}
 }
 
@@ -56,10 +57,41 @@ func (l *tape) wake() {
 	}
 }
 
-func (l *tape) Open(context.Context, stream.From) (stream.Source, error) { return l, nil }
-func (l *tape) Ends(context.Context) ([]stream.End, error)               { return nil, nil }
-func (l *tape) Commit(context.Context, ...stream.Position) error         { return nil }
-func (l *tape) Close() error                                             { return nil }
+func (l *tape) Open(_ context.Context, from stream.From) (stream.Source, error) {
+	if from.Fresh {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.onward++
+		return &onward{l, from.Positions[0]}, nil
+	}
+	return l, nil
+}
+
+func (l *tape) Ends(context.Context) ([]stream.End, error)       { return nil, nil }
+func (l *tape) Commit(context.Context, ...stream.Position) error { return nil }
+func (l *tape) Close() error                                     { return nil }
+
+// onward reads the tape on its own, without history.
+type onward struct {
+	*tape
+	next int64
+}
+
+func (o *onward) Next(ctx context.Context) (stream.Batch, error) {
+	if err := sleep(ctx, 10*time.Millisecond); err != nil {
+		return stream.Batch{}, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var batch stream.Batch
+	for ; o.next < int64(len(o.changes)) && len(batch.Changes) < tapeReads; o.next++ {
+		if c := o.changes[o.next]; !c.Backfill {
+			batch.Changes = append(batch.Changes, c)
+		}
+	}
+	batch.Fetched = []stream.Position{{Offset: o.next}}
+	return batch, nil
+}
 
 func (l *tape) Pause(...int32) {
 	l.mu.Lock()
@@ -109,6 +141,7 @@ type press struct {
 	t     *testing.T
 	tape  *tape
 	model *model
+	box   letterBox   // of dead letters
 	alive atomic.Bool // its generation is the live one
 	ended chan error
 }
@@ -132,7 +165,7 @@ func newPress(t *testing.T, requests embedder.BatchConfig, strategy string) (*pr
 		generation: "g", log: x.tape, store: store, logger: quietLogger(), gate: newGate(2), live: x.alive.Load, limit: 64 << 20,
 		parts:   Parts{Chunker: cut, Embedder: embedder.Batch(model, requests)},
 		applied: func([]*task) {}, lender: func() *lender { return nil }, begins: func([]stream.End) {}, missed: func(context.Context) error { return nil },
-		progress: newProgress(), counts: new(counts), trouble: new(atomic.Pointer[Trouble]),
+		progress: newProgress(), counts: new(counts), trouble: new(atomic.Pointer[Trouble]), letters: &x.box,
 	}
 	return x, func() {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -146,7 +179,23 @@ func newPress(t *testing.T, requests embedder.BatchConfig, strategy string) (*pr
 
 // takes says how long the model takes for a request from now on.
 func (x *press) takes(d time.Duration) {
-	x.model.do(func(ctx context.Context, _ []string) error { return sleep(ctx, d) })
+	x.model.do(func(ctx context.Context, inputs []string) error {
+		if i := slices.Index(inputs, refusedText); i >= 0 {
+			return &embedder.Error{Op: "test", Input: i, Err: fmt.Errorf("refused")}
+		}
+		return sleep(ctx, d)
+	})
+}
+
+// refusedText is what the model refuses for good.
+const refusedText = "what no model takes"
+
+// letterBox counts dead letters.
+type letterBox struct{ sent atomic.Int64 }
+
+func (b *letterBox) Send(_ context.Context, letters ...stream.DeadLetter) error {
+	b.sent.Add(int64(len(letters)))
+	return nil
 }
 
 // finish waits until everything on the tape is searchable, and looks meanwhile whether the checkpoint says more than is true.
@@ -187,7 +236,9 @@ func (x *press) honest() {
 	}
 	newest := map[string]int64{}
 	for _, c := range x.tape.changes[:saved[0]] {
-		newest[c.Key()] = c.Version
+		if c.Document == nil || c.Document.Text != refusedText {
+			newest[c.Key()] = c.Version
+		}
 	}
 	keys := slices.Collect(maps.Keys(newest))
 	stored, err := x.store.Current(x.t.Context(), "g", keys)
@@ -251,6 +302,168 @@ func TestAnEditGoesBeforeABacklog(t *testing.T) {
 		if took := x.stored("new", ""); took > 100*time.Millisecond {
 			t.Errorf("a delete took %v", took)
 		}
+	})
+}
+
+// TestAnEditIsReadBehindABacklog: what somebody changes behind more history than there is memory for is searchable as soon as behind any other, is paid for once, and reading comes to
+// it in its time without a trace. What it replaces in the backlog is never embedded, nor ever shown.
+func TestAnEditIsReadBehindABacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const backlog = 20_000
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 2, MaxInputs: 10}, chunker.Whole)
+		x.limit = 4 << 20
+		for i := range backlog {
+			x.tape.append(backfill(fmt.Sprint("old", i), fmt.Sprint("history ", i)))
+		}
+		run()
+		time.Sleep(10 * time.Second)
+		if n := x.counts.changes.Load(); n > backlog/2 {
+			t.Fatalf("%d changes were read: there is memory for them all", n)
+		}
+		x.tape.append(upsert("new", "an edit of today"))
+		if took := x.stored("new", "an edit of today"); took > 2100*time.Millisecond {
+			t.Errorf("an edit took %v; a request takes a second", took)
+		}
+		at := stream.Position{Offset: backlog}
+		synctest.Wait()
+		if !x.progress.isSearchable(at) {
+			t.Error("whoever waits for the edit is not told")
+		}
+		x.honest()
+		// The newest of the backlog, which nobody has read, is edited, deleted, refused; a document is created and deleted again.
+		x.tape.append(upsert("old19990", "edited"), remove("old19991"), upsert("new", "edited again"), upsert("gone", "for a moment"))
+		for id, text := range map[string]string{"old19990": "edited", "new": "edited again"} {
+			if took := x.stored(id, text); took > 2100*time.Millisecond {
+				t.Errorf("an edit of %s took %v", id, took)
+			}
+		}
+		x.tape.append(remove("gone"), upsert("old19992", refusedText))
+		time.Sleep(5 * time.Second)
+		if n := x.box.sent.Load(); n != 1 {
+			t.Errorf("%d dead letters", n)
+		}
+		x.mu.Lock()
+		if x.inFlight > x.limit || x.beyond != 0 {
+			t.Errorf("%d bytes are in flight, of them %d that were read on to; the limit is %d", x.inFlight, x.beyond, x.limit)
+		}
+		x.mu.Unlock()
+		x.takes(10 * time.Millisecond)
+		x.finish()
+		asked := map[string]int{}
+		for _, input := range x.model.asked() {
+			asked[input]++
+		}
+		for input, want := range map[string]int{"an edit of today": 1, "edited": 1, "edited again": 1, "history 19990": 0, "history 19991": 0, "history 19992": 1, "history 12000": 1} {
+			if asked[input] != want {
+				t.Errorf("%q was embedded %d times, want %d", input, asked[input], want)
+			}
+		}
+		revs, err := x.store.Current(t.Context(), "g", []string{"old19990", "old19991", "new", "gone", "old19992"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{"edited", "", "edited again", "", "history 19992"} {
+			if revs[i].Text != want || revs[i].Deleted != (want == "") {
+				t.Errorf("%s is %q at the end, deleted: %v; want %q", revs[i].Key, revs[i].Text, revs[i].Deleted, want)
+			}
+		}
+		if n := x.box.sent.Load(); n != 1 {
+			t.Errorf("%d dead letters of one change", n)
+		}
+		if n := x.counts.changes.Load(); n != int64(len(x.tape.changes)) {
+			t.Errorf("%d changes were counted of %d", n, len(x.tape.changes))
+		}
+		if _, _, beyond := x.progress.reading(); beyond != 0 {
+			t.Errorf("%d changes are remembered as beyond the end", beyond)
+		}
+		x.tape.mu.Lock()
+		defer x.tape.mu.Unlock()
+		if x.tape.onward != 1 {
+			t.Errorf("it was begun %d times to read on", x.tape.onward)
+		}
+	})
+}
+
+// TestHistoryDoesNotOvertakeWhatWasReadOnTo: reading comes to older changes of a document while a newer one that was read on to waits, is with the model, or fails.
+func TestHistoryDoesNotOvertakeWhatWasReadOnTo(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		newest  []stream.Change // read on to, in this order
+		want    string
+		letters int64
+	}{
+		{"an edit", []stream.Change{upsert("d", "newest")}, "newest", 0},
+		{"two edits", []stream.Change{upsert("d", "new"), upsert("d", "newest")}, "newest", 0},
+		{"what is refused", []stream.Change{upsert("d", "newest"), upsert("d", refusedText)}, "newest", 1},
+		{"two edits, and what is refused", []stream.Change{upsert("d", "new"), upsert("d", "newest"), upsert("d", refusedText)}, "newest", 1},
+		{"a delete, and what is refused", []stream.Change{remove("d"), upsert("d", refusedText)}, "", 1},
+		{"only what is refused", []stream.Change{upsert("d", refusedText)}, "history 4", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x, run := newPress(t, embedder.BatchConfig{Concurrency: 1, MaxInputs: 4}, chunker.Whole)
+				x.model.do(func(context.Context, []string) error {
+					return &embedder.Error{Op: "test", Temporary: true, Input: -1, Err: fmt.Errorf("503")}
+				})
+				run()
+				synctest.Wait()
+				for i, c := range tt.newest {
+					c.Position = stream.Position{Offset: int64(5 + i)}
+					c.Version, c.Time, c.Raw = stream.Version(0, c.Position.Offset), time.Now(), &stream.Raw{}
+					x.enqueue(&c, true)
+					if i == 0 {
+						time.Sleep(time.Second) // it is with the model
+					}
+				}
+				for i := range 5 {
+					x.tape.append(backfill("d", fmt.Sprint("history ", i)))
+					time.Sleep(time.Second)
+				}
+				time.Sleep(time.Minute)
+				x.takes(time.Second)
+				time.Sleep(10 * time.Minute) // the model is tried again by and by
+				for _, when := range []string{"before", "after"} {
+					revs, err := x.store.Current(t.Context(), "g", []string{"d"})
+					if err != nil || revs[0].Text != tt.want {
+						t.Errorf("it is %q %s reading comes to the newest, want %q; %v", revs[0].Text, when, tt.want, err)
+					}
+					if n := x.box.sent.Load(); n != tt.letters {
+						t.Errorf("%d dead letters %s reading comes to the newest, want %d", n, when, tt.letters)
+					}
+					if when == "before" {
+						x.tape.append(tt.newest...)
+						x.finish()
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAFloodOfEditsBehindABacklogIsBounded: reading on stops where what it brings is too much.
+func TestAFloodOfEditsBehindABacklogIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 2, MaxInputs: 10}, chunker.Whole)
+		x.limit = 4 << 20
+		for i := range 10_000 {
+			x.tape.append(backfill(fmt.Sprint("old", i), fmt.Sprint("history ", i)))
+		}
+		for i := range 5000 {
+			x.tape.append(upsert(fmt.Sprint("new", i%2000), fmt.Sprint("edit ", i)))
+		}
+		run()
+		x.takes(time.Hour)
+		time.Sleep(time.Minute)
+		for range 5 {
+			x.mu.Lock()
+			if flying := x.inFlight; x.beyond == 0 || flying > x.limit+x.aheadBytes()+100_000 {
+				t.Errorf("%d bytes are in flight, of them %d that were read on to; the limit is %d", flying, x.beyond, x.limit)
+			}
+			x.mu.Unlock()
+			time.Sleep(time.Minute)
+		}
+		x.takes(10 * time.Millisecond)
+		x.finish()
 	})
 }
 

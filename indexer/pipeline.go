@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -66,7 +67,9 @@ type pipeline struct {
 	terms    uint64
 	inFlight int64         // bytes
 	working  int64         // of these, what tasks hold since they were cut
+	beyond   int64         // of these, what was read on to: see ahead
 	room     chan struct{} // signalled when inFlight shrinks
+	behind   bool          // reading was held back since it last had everything
 	stopping bool
 
 	writing    baton           // held while a write is under way
@@ -115,6 +118,7 @@ type task struct {
 	covers   []cover             // every change that this one stands for, itself included
 	bytes    int64               // that it is charged: what it holds, and what its way to the store will take
 	held     int64               // of these, what it holds since it was cut
+	beyond   int64               // of these, what its changes that were read on to take
 	letters  []stream.DeadLetter // to be sent before the task goes on
 	rejected []stream.Position   // of this task's changes, those that can't be indexed
 	revision *vectordb.Revision  // what to apply; nil: nothing changes
@@ -133,6 +137,7 @@ type cover struct {
 	updated  time.Time
 	after    time.Time // when the log was last seen to end at or before the change; zero: never
 	backfill bool
+	ahead    bool // it was read on to, and reading has not come to it
 }
 
 const (
@@ -234,6 +239,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 		g.Go(func() error { return p.prepare(ctx, g) })
 	}
 	g.Go(func() error { return p.apply(ctx) })
+	g.Go(func() error { return p.ahead(ctx) })
 	if p.delayed != nil {
 		g.Go(func() error { return p.show(ctx) })
 	}
@@ -288,7 +294,10 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			if !p.extent.holds(&change) {
 				continue // like a gap, it is passed over
 			}
-			p.enqueue(&change) // a copy, so that one slow change does not keep its whole batch in memory
+			if p.progress.deliver(change.Position) {
+				p.counts.changes.Add(1)
+				p.enqueue(&change, false) // a copy, so that one slow change does not keep its whole batch in memory
+			}
 		}
 		for _, at := range batch.Fetched {
 			p.progress.fetch(at)
@@ -315,6 +324,7 @@ func (p *pipeline) read(ctx context.Context, source stream.Source) error {
 			source.Resume(paused...)
 			paused = nil
 		}
+		p.heldBack(len(paused) > 0)
 	}
 }
 
@@ -376,21 +386,25 @@ func (p *pipeline) ownedPartitions() []int32 {
 	return out
 }
 
-// enqueue gives a change its place in its document's line. A newer change takes the place of one that still waits.
-func (p *pipeline) enqueue(c *stream.Change) {
-	if !p.progress.deliver(c.Position) {
-		return
-	}
-	p.counts.changes.Add(1)
+// enqueue gives a change its place in its document's line. A newer change takes the place of one that still waits. ahead: it was read on to.
+func (p *pipeline) enqueue(c *stream.Change, ahead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	covered := cover{at: c.Position, term: p.owned[c.Position.Partition], logged: c.Time, updated: c.Time, after: p.progress.endedBefore(c.Position), backfill: c.Backfill}
+	term, owned := p.owned[c.Position.Partition]
+	if !owned {
+		return
+	}
+	covered := cover{at: c.Position, term: term, logged: c.Time, updated: c.Time, after: p.progress.endedBefore(c.Position), backfill: c.Backfill, ahead: ahead}
 	if c.Document != nil && !c.Document.UpdatedAt.IsZero() {
 		covered.updated = c.Document.UpdatedAt
 	}
 	c.Raw = apart(c.Raw)
 	t := &task{covers: []cover{covered}, bytes: cost(c), fresh: !c.Backfill}
 	p.inFlight += t.bytes
+	if ahead {
+		t.beyond = t.bytes
+		p.beyond += t.beyond
+	}
 	switch c.Kind {
 	case stream.Invalid:
 		// Poison has no document to wait for. Its key here is unique, so it is in nobody's way.
@@ -417,7 +431,8 @@ func (p *pipeline) enqueue(c *stream.Change) {
 			p.push(t)
 		}
 	}
-	if t.content != nil && l.running != nil && l.running.recall != nil && l.running.recalled < recalls {
+	// What is with the model is older, unless it was read on to.
+	if t.content != nil && l.running != nil && l.running.recall != nil && l.running.recalled < recalls && l.running.content.Version < t.content.Version {
 		l.running.recall()
 	}
 }
@@ -449,33 +464,58 @@ func (p *pipeline) work(t *task, bytes int64) {
 	p.inFlight += more
 }
 
-// supersede merges a newer task into one that waits. It is called under the lock.
-func (p *pipeline) supersede(old, newer *task) {
-	if newer.content != nil {
-		if old.content != nil {
+// supersede merges a task with one of the same document that waits. The other one's changes are newer, but where the waiting one's were read on to, or the document has
+// changes in two partitions. It is called under the lock.
+func (p *pipeline) supersede(old, other *task) {
+	if other.content != nil {
+		switch {
+		case old.content == nil:
+			old.content = other.content
+		case other.content.Version != old.content.Version:
 			p.counts.superseded.Add(1)
-			if newer.content.Version < old.content.Version { // only where a document has changes in two partitions
-				old.content, newer.content = newer.content, old.content
-			}
-			old.remember(old.content)
+			old.succeed(other.content)
 		}
-		old.content = newer.content
 	}
-	if newer.access != nil {
-		old.access = newer.access
+	old.allow(other.access)
+	for _, c := range other.covers {
+		if i := slices.IndexFunc(old.covers, func(was cover) bool { return was.ahead && was.at == c.at && was.term == c.term }); old.beyond > 0 && i >= 0 {
+			old.covers[i] = c // reading has come to it
+			continue
+		}
+		old.covers = append(old.covers, c)
 	}
-	old.covers = append(old.covers, newer.covers...)
-	old.bytes += newer.bytes
-	old.fresh = old.fresh || newer.fresh
+	old.bytes += other.bytes
+	old.beyond += other.beyond
+	old.fresh = old.fresh || other.fresh
 }
 
-// remember keeps a content that was superseded. What came before a delete will never be wanted again.
-func (t *task) remember(content *stream.Change) {
-	if content.Kind == stream.Delete {
-		clear(t.earlier)
-		t.earlier = t.earlier[:0]
+// succeed makes the newer of the task's content and another one its content, and remembers the older.
+func (t *task) succeed(content *stream.Change) {
+	if content.Version < t.content.Version {
+		t.remember(content)
+		return
 	}
-	t.earlier = append(t.earlier, content)
+	t.remember(t.content)
+	t.content = content
+}
+
+// allow makes the newer of the task's access and another one its access.
+func (t *task) allow(access *stream.Change) {
+	if access != nil && (t.access == nil || t.access.Version < access.Version) {
+		t.access = access
+	}
+}
+
+// remember keeps a content that was superseded, in order. What came before a delete will never be wanted again.
+func (t *task) remember(content *stream.Change) {
+	at, known := slices.BinarySearchFunc(t.earlier, content.Version, func(c *stream.Change, version int64) int { return cmp.Compare(c.Version, version) })
+	switch {
+	case known:
+	case content.Kind == stream.Delete:
+		t.earlier = slices.Insert(slices.Delete(t.earlier, 0, at), 0, content)
+	default:
+		t.earlier = slices.Insert(t.earlier, at, content)
+	}
 }
 
 // take blocks until documents are due that may go on, and returns a few of them so that the store is asked once for all.
@@ -636,6 +676,9 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 			current, lent.revisions = current[1:], lent.revisions[1:]
 			if err := p.gate.enter(ctx, p.live()); err != nil {
 				return err
+			}
+			for t.content != nil && p.progress.refused(t.content.Position) {
+				t.fallBack() // it was read on to, and is in the dead letters
 			}
 			u := p.revise(t, stored, other, lent.chunker)
 			var missing []missingInput
@@ -851,7 +894,13 @@ const inputVersion = 1
 func (t *task) reject(code, detail string) {
 	t.rejected = append(t.rejected, t.content.Position)
 	t.letters = append(t.letters, deadLetter(t.content, stream.Problem{Code: code, Detail: detail}, t.attempts+1))
-	t.revision, t.content, t.attempts = nil, nil, 0
+	t.revision, t.attempts = nil, 0
+	t.fallBack()
+}
+
+// fallBack makes what the task's content superseded its content.
+func (t *task) fallBack() {
+	t.content = nil
 	if n := len(t.earlier); n > 0 {
 		t.content, t.earlier = t.earlier[n-1], t.earlier[:n-1]
 	}
@@ -987,15 +1036,11 @@ func (p *pipeline) overtake(t *task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	newer := p.docs[t.key].waiting
-	if newer == nil || newer.content == nil {
+	if newer == nil || newer.content == nil || newer.content.Version <= t.content.Version {
 		return false
 	}
-	if newer.access == nil {
-		newer.access = t.access
-	}
-	later := newer.earlier
-	newer.earlier = t.earlier
-	for _, content := range append([]*stream.Change{t.content}, later...) {
+	newer.allow(t.access)
+	for _, content := range append(t.earlier, t.content) {
 		newer.remember(content)
 	}
 	newer.rejected = append(newer.rejected, t.rejected...)
@@ -1003,6 +1048,7 @@ func (p *pipeline) overtake(t *task) bool {
 	newer.covers = append(newer.covers, t.covers...)
 	p.work(t, 0)
 	newer.bytes += t.bytes
+	newer.beyond += t.beyond
 	newer.fresh = newer.fresh || t.fresh
 	newer.turn, newer.recalled = t.turn, t.recalled // or one that changes faster than it is embedded would wait for ever
 	p.docs[t.key] = line{waiting: newer}
@@ -1262,6 +1308,7 @@ func (p *pipeline) release(tasks []*task) {
 	for _, t := range tasks {
 		p.inFlight -= t.bytes
 		p.working -= t.held
+		p.beyond -= t.beyond
 		next := p.docs[t.key].waiting
 		if next == nil {
 			delete(p.docs, t.key)

@@ -2,6 +2,7 @@ package indexer
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -29,7 +30,8 @@ type progress struct {
 }
 
 type partition struct {
-	early    map[int64]struct{} // offsets above applied that are known to be searchable, where others report them
+	early    map[int64]struct{} // offsets above applied that are known to be searchable, where others report them or reading has not come to them
+	lowest   int64              // of early
 	first    int64              // applied when the partition became known
 	rejected []int64            // offsets of the newest changes that went to the dead letters, in the order of finishing
 	open     []delivered        // in offset order, from the first change that is not searchable yet
@@ -118,6 +120,35 @@ func (p *progress) fetch(at stream.Position) {
 	}
 }
 
+// hasRead tells whether reading has come past a position, or will not come to it.
+func (p *progress) hasRead(at stream.Position) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := p.partitions[at.Partition]
+	return part == nil || at.Offset < part.fetched
+}
+
+// refused tells whether a change is known to be one that can't be indexed.
+func (p *progress) refused(at stream.Position) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	part := p.partitions[at.Partition]
+	return part != nil && slices.Contains(part.rejected, at.Offset)
+}
+
+// reading returns the next offset to be read of each partition, whether more than that is known to be there, and how many changes beyond are searchable already.
+func (p *progress) reading() (next map[int32]int64, more bool, beyond int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next = make(map[int32]int64, len(p.partitions))
+	for id, part := range p.partitions {
+		next[id] = part.fetched
+		more = more || part.fetched < part.end.Offset
+		beyond += len(part.early)
+	}
+	return next, more, beyond
+}
+
 // observe notes how far a partition reaches.
 func (p *progress) observe(ends ...stream.End) {
 	p.mu.Lock()
@@ -152,11 +183,6 @@ func (p *progress) reach(applied map[int32]int64) {
 		}
 		if offset > part.fetched {
 			part.fetched = offset
-			for early := range part.early {
-				if early < offset {
-					delete(part.early, early)
-				}
-			}
 		}
 		p.advance(part)
 	}
@@ -169,16 +195,36 @@ func (p *progress) confirm(positions, rejected []stream.Position) {
 	defer p.mu.Unlock()
 	for _, at := range positions {
 		part := p.partitions[at.Partition]
-		if part == nil || at.Offset < part.applied {
-			continue
+		if part != nil && at.Offset >= part.applied {
+			part.know(at.Offset)
 		}
-		if part.early == nil {
-			part.early = make(map[int64]struct{})
-		}
-		part.early[at.Offset] = struct{}{}
 	}
 	p.remember(rejected)
 	p.notify()
+}
+
+// know notes that a change is searchable although reading has not come to it.
+func (part *partition) know(offset int64) {
+	if part.early == nil {
+		part.early, part.lowest = make(map[int64]struct{}), offset
+	}
+	part.early[offset] = struct{}{}
+	part.lowest = min(part.lowest, offset)
+}
+
+// overtake forgets what was known early of what is known anyway.
+func (part *partition) overtake() {
+	if len(part.early) == 0 || part.lowest >= part.applied {
+		return
+	}
+	part.lowest = math.MaxInt64
+	for offset := range part.early {
+		if offset < part.applied {
+			delete(part.early, offset)
+		} else {
+			part.lowest = min(part.lowest, offset)
+		}
+	}
 }
 
 // begin marks positions as part of the write under way, and returns the checkpoint that is true once it is done.
@@ -206,7 +252,7 @@ func (p *progress) retract(positions []stream.Position) {
 	p.mark(positions, waiting)
 }
 
-// finish marks positions as done: searchable, except those that were rejected.
+// finish marks positions as done: searchable, except those that were rejected. Some may be beyond what was read.
 func (p *progress) finish(positions, rejected []stream.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,6 +282,8 @@ func (p *progress) mark(positions []stream.Position, state deliveredState) {
 		i := sort.Search(len(part.open), func(i int) bool { return part.open[i].offset >= at.Offset })
 		if i < len(part.open) && part.open[i].offset == at.Offset {
 			part.open[i].state = state
+		} else if state == searchable && at.Offset >= part.fetched {
+			part.know(at.Offset)
 		}
 	}
 }
@@ -252,6 +300,7 @@ func (p *progress) advance(part *partition) {
 	} else {
 		part.open = nil
 	}
+	part.overtake()
 	for len(part.pending) > 0 && part.pending[0].Offset <= part.applied {
 		p.arrive(part, part.pending[0].At)
 		part.pending = part.pending[1:]

@@ -205,3 +205,27 @@ func TestReadyIsForGood(t *testing.T) {
 		t.Errorf("with deletes missed it is %s", state)
 	}
 }
+
+// TestWhatWasReadOnToIsNoProgress: a change beyond where reading is can be searchable, and moves nothing: reading comes to it, and to what is before it.
+func TestWhatWasReadOnToIsNoProgress(t *testing.T) {
+	p := newProgress()
+	p.assign(at(0, 3))
+	p.deliver(at(0, 3))
+	p.observe(stream.End{Offset: 8, At: time.Now()})
+	beyond := []stream.Position{at(0, 7)}
+	if checkpoint := p.begin(beyond)[0]; checkpoint != 3 || p.isSearchable(beyond[0]) {
+		t.Errorf("while it is written the checkpoint is %d, and whoever waits for it is told: %v", checkpoint, p.isSearchable(beyond[0]))
+	}
+	p.finish(beyond, nil)
+	if next, more, n := p.reading(); p.committable()[0] != 3 || !p.isSearchable(beyond[0]) || p.isSearchable(at(0, 6)) || p.hasRead(beyond[0]) || next[0] != 4 || !more || n != 1 {
+		t.Errorf("written, %d is applied, %d read next, %d known beyond", p.committable()[0], next[0], n)
+	}
+	p.finish([]stream.Position{at(0, 3)}, nil)
+	if !p.deliver(beyond[0]) || p.committable()[0] != 4 {
+		t.Errorf("when reading comes to it %d is applied", p.committable()[0])
+	}
+	p.finish(beyond, nil)
+	if _, more, n := p.reading(); p.committable()[0] != 8 || more || n != 0 || !p.caughtUp() {
+		t.Errorf("at the end %d is applied, and %d are known beyond", p.committable()[0], n)
+	}
+}

@@ -340,6 +340,7 @@ type source struct {
 	news     struct{ assigned, revoked, lost, tell []int32 }
 	from     map[int32]int64 // where news.assigned start
 	told     []int32         // revoked, and given up when Next is called again
+	fresh    bool            // see stream.From
 	observed time.Time
 	verified time.Time
 	expelled bool
@@ -376,7 +377,11 @@ func (p *port) Open(ctx context.Context, from stream.From) (stream.Source, error
 	if b.origin() != p.origin {
 		return nil, fmt.Errorf("open source: %w: the topic was %s and is %s", stream.ErrLogChanged, p.origin, b.origin())
 	}
-	s := &source{b: b, process: p.process, incarnation: p.origin, owned: map[int32]*ownedPartition{}, from: map[int32]int64{}, verified: time.Now()}
+	if from.Fresh {
+		b.w.event("process %d reads on from %v", p.process.id, from.Positions)
+		readsOn.Add(1)
+	}
+	s := &source{b: b, process: p.process, incarnation: p.origin, owned: map[int32]*ownedPartition{}, from: map[int32]int64{}, verified: time.Now(), fresh: from.Fresh}
 	if from.Group == "" {
 		for id := range b.partitions {
 			at := from.Positions[int32(id)]
@@ -511,7 +516,7 @@ func (s *source) collect() (sourceBatch, error) {
 		}
 		for stable := p.stable(); !part.paused && part.next < stable && left > 0; part.next++ {
 			r := &p.records[part.next]
-			if r.event == nil || r.event.removed.Load() || r.event.aborted {
+			if r.event == nil || r.event.removed.Load() || r.event.aborted || s.fresh && r.event.change.Backfill {
 				continue
 			}
 			left--

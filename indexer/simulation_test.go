@@ -45,7 +45,10 @@ func TestSimulation(t *testing.T) {
 	var failed atomic.Int64
 	begun := time.Now()
 	t.Cleanup(func() {
-		t.Logf("%d of %d seeds failed, %.0f seeds/s", failed.Load(), seeds*repeat, float64(seeds*repeat)/time.Since(begun).Seconds())
+		t.Logf("%d of %d seeds failed, %.0f seeds/s; it was read on %d times behind history", failed.Load(), seeds*repeat, float64(seeds*repeat)/time.Since(begun).Seconds(), readsOn.Load())
+		if seeds >= 400 && readsOn.Load() == 0 {
+			t.Error("nobody read on")
+		}
 	})
 	for seed := first; seed < first+seeds; seed++ {
 		for range repeat {
@@ -61,6 +64,9 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 }
+
+// readsOn counts the sources of all worlds that leave history out.
+var readsOn atomic.Int64
 
 func setting(name string, value int) int {
 	if s := os.Getenv(name); s != "" {
@@ -354,6 +360,7 @@ type world struct {
 	rough   bool // processes are killed and stalled
 	chain   int  // what stands between the pipeline and the model
 	away    bool // for longer than the log keeps deletes, nobody reads it
+	deep    bool // most of what is written is history, more than there is memory for, and the model is slow
 
 	processes []*process // running; of the driver alone
 	started   int
@@ -403,6 +410,7 @@ func simulate(t *testing.T, seed uint64) string {
 	w.rough = w.chance(75)
 	w.chain = w.rng.IntN(5)
 	w.away = rand.New(rand.NewPCG(seed, 2)).IntN(100) < 25
+	w.deep = rand.New(rand.NewPCG(seed, 3)).IntN(100) < 25
 	w.broker = newBroker(w, 1+w.rng.IntN(4))
 	w.run()
 	w.calm.Store(true)
@@ -418,8 +426,8 @@ func simulate(t *testing.T, seed uint64) string {
 	if w.failure == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s\nseed %d: shared %v, delayed %v, eager %v, faults %d ‰, rough %v, chain %d, away %v\n%s",
-		w.failure, seed, w.shared, w.delayed, w.eager, w.faults, w.rough, w.chain, w.away, strings.Join(w.trace, "\n"))
+	return fmt.Sprintf("%s\nseed %d: shared %v, delayed %v, eager %v, faults %d ‰, rough %v, chain %d, away %v, deep %v\n%s",
+		w.failure, seed, w.shared, w.delayed, w.eager, w.faults, w.rough, w.chain, w.away, w.deep, strings.Join(w.trace, "\n"))
 }
 
 func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
@@ -541,6 +549,9 @@ func (w *world) start(s *server, observe bool) *process {
 		Store: storePort{p, s}, Build: p.build, Recipe: recipes[0], Shared: w.shared, Observe: observe,
 		MaxInFlightBytes: 8 * int64(4<<10+w.rng.IntN(40<<10)), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
+	if w.deep {
+		config.MaxInFlightBytes /= 8
+	}
 	if s.delayed() {
 		config.Store = delayedPort{storePort{p, s}}
 	}
@@ -612,6 +623,9 @@ func (p *process) pause(ctx context.Context, op string) error {
 		d = time.Duration(n) * time.Millisecond
 	default:
 		d = time.Duration(n-96) * 400 * time.Millisecond
+	}
+	if p.w.deep && op == "embed" && !p.w.calm.Load() {
+		d += time.Duration(p.roll("slow", 2500)) * time.Millisecond
 	}
 	if d > 0 {
 		if err := sleepOr(ctx, d); err != nil {
@@ -1123,7 +1137,11 @@ func (w *world) endTransactions() {
 // change makes a random one of a document.
 func (w *world) change(key string) *event {
 	tenant, id := stream.SplitKey(key)
-	c := &stream.Change{Tenant: tenant, ID: id, Backfill: w.chance(10), Raw: &stream.Raw{Topic: "documents", Key: []byte(key)}, Size: 50}
+	history := 10
+	if w.deep {
+		history = 85
+	}
+	c := &stream.Change{Tenant: tenant, ID: id, Backfill: w.chance(history), Raw: &stream.Raw{Topic: "documents", Key: []byte(key)}, Size: 50}
 	e := &event{key: key, change: c}
 	lists := [][]string{nil, {everybody}, {"ann"}, {}}
 	// Where only poison is left of a document, nothing tells whether it was deleted before; what is served goes on being served. So there is none of it here.

@@ -12,8 +12,8 @@ func DecodeRecord(raw *Raw, mapping *Mapping, maxBytes int) Change {
 	c := Change{Raw: raw, Size: len(raw.Key) + len(raw.Value)}
 	for _, h := range raw.Headers {
 		c.Size += len(h.Key) + len(h.Value)
-		c.Backfill = c.Backfill || h.Key == HeaderBackfill
 	}
+	c.Backfill = raw.Backfill()
 	p := c.decode(mapping, maxBytes)
 	if p != nil {
 		c.Kind, c.Document, c.ACL, c.Problem = Invalid, nil, nil, p

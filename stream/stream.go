@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -137,6 +138,11 @@ type Raw struct {
 	Key     []byte
 	Value   []byte
 	Headers []Header
+}
+
+// Backfill tells whether the record is marked as imported history.
+func (r *Raw) Backfill() bool {
+	return slices.ContainsFunc(r.Headers, func(h Header) bool { return h.Key == HeaderBackfill })
 }
 
 // Header is one record header.
@@ -303,6 +309,8 @@ type From struct {
 	// Spread tells that partitions were added to the topic while it held documents, so that a document may have changes in two of them. Those in the partition
 	// that its key has now are the later ones: their versions are of the next epoch.
 	Spread bool
+	// Fresh leaves imported history out: changes with Backfill are passed over like a gap, unread.
+	Fresh bool
 }
 
 // Log is one corpus' log. All methods are safe for concurrent use.

@@ -16,7 +16,7 @@ import (
 // source is a reader that decodes.
 type source struct {
 	*reader
-	spread bool // see stream.From
+	spread, fresh bool // see stream.From
 }
 
 var _ stream.Source = (*source)(nil)
@@ -41,7 +41,7 @@ func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error)
 		if err != nil {
 			return nil, err
 		}
-		return &source{r, from.Spread}, nil
+		return &source{r, from.Spread, from.Fresh}, nil
 	}
 	start, err := l.start(ctx, l.topic, l.partitions(), from.Since)
 	if err != nil {
@@ -67,7 +67,7 @@ func (l *Log) Open(ctx context.Context, from stream.From) (stream.Source, error)
 	if err != nil {
 		return nil, err
 	}
-	return &source{r, from.Spread}, nil
+	return &source{r, from.Spread, from.Fresh}, nil
 }
 
 // readFrom reads partitions without a group.
@@ -150,13 +150,16 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 		return stream.Batch{}, err
 	}
 	out := stream.Batch{Fetched: b.fetched, Assigned: b.assigned, Revoked: b.revoked, Lost: b.lost, Ends: b.ends, Missed: b.missed}
-	if len(b.records) > 0 {
-		out.Changes = make([]stream.Change, len(b.records))
+	if len(b.records) > 0 && !s.fresh {
+		out.Changes = make([]stream.Change, 0, len(b.records))
 	}
-	for i, r := range b.records {
+	for _, r := range b.records {
 		raw := &stream.Raw{Topic: r.Topic, Key: r.Key, Value: r.Value}
 		for _, h := range r.Headers {
 			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value})
+		}
+		if s.fresh && raw.Backfill() {
+			continue
 		}
 		c := stream.DecodeRecord(raw, s.log.cfg.Mapping, s.log.cfg.MaxDocumentBytes)
 		c.Position = stream.Position{Partition: r.Partition, Offset: r.Offset}
@@ -166,7 +169,7 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 		}
 		c.Version = stream.Version(epoch, r.Offset)
 		c.Time = enteredAt(r.Timestamp)
-		out.Changes[i] = c
+		out.Changes = append(out.Changes, c)
 	}
 	return out, nil
 }

@@ -296,6 +296,24 @@ func testOrder(t *testing.T, h Harness) {
 	if r, err := p.Log.Append(within(t)); err != nil || len(r.Positions) != 0 {
 		t.Errorf("appending nothing: %v, %v", r, err)
 	}
+
+	// Whoever wants no history comes just as far.
+	fresh := follow(t, p.Log, stream.From{Fresh: true})
+	fresh.until("what is no history", func() bool { return len(fresh.changes) >= documents*(versions-1) })
+	if n := len(fresh.changes); n != documents*(versions-1) {
+		t.Errorf("%d changes without history, want %d", n, documents*(versions-1))
+	}
+	if i := slices.IndexFunc(fresh.changes, func(c stream.Change) bool { return c.Backfill }); i >= 0 {
+		t.Errorf("%v is history", fresh.changes[i].Position)
+	}
+	appendTo(t, p.Log, stream.Change{Kind: stream.Delete, ID: "doc-0", Backfill: true})
+	ends, err := p.Log.Ends(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh.until("the end, behind history", func() bool {
+		return !slices.ContainsFunc(ends, func(e stream.End) bool { return fresh.next[e.Partition] < e.Offset })
+	})
 }
 
 func testKinds(t *testing.T, h Harness) {
