@@ -505,7 +505,7 @@ func (b *Batcher) send(f *flight, l *line, now time.Time) {
 	f.within = b.within(f)
 	l.flying++
 	l.total.requests++
-	l.minute.add(1, 0, now)
+	l.minute.Add(1, 0, now)
 	requests, tokens := l.budget.rates()
 	f.share.use(seconds(max(1/requests, f.charge.tokens/tokens)))
 	go b.fly(f)
@@ -595,7 +595,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		charged = int64(f.tokens)
 	}
 	l.total.tokens += charged
-	l.minute.add(0, charged, now)
+	l.minute.Add(0, charged, now)
 	if b.cfg.Purse != nil {
 		b.cfg.Purse.Settle(f.role, int64(math.Ceil(f.charge.tokens)), charged)
 	}

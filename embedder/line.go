@@ -27,11 +27,11 @@ type line struct {
 	ready     time.Time // since when nothing of ours is in the way
 	heldFor   time.Duration
 	total     struct{ requests, throttled, failed, tokens, retried int64 }
-	minute    minute
+	minute    Minute
 }
 
 func newLine(e Endpoint, reserve int, now time.Time) *line {
-	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now), ready: now, minute: minute{began: now}}
+	l := &line{name: e.Name, model: e.Model, most: e.Concurrency, reserve: min(max(reserve, 0), e.Concurrency-1), budget: newBudget(e.Limits, now), ready: now}
 	l.reporter, _ = e.Model.(Reporter)
 	if opened, ok := e.Model.(Opened); ok {
 		l.budget.settle(charge{sent: now}, opened.OpenedWith(), nil, now)
@@ -85,7 +85,7 @@ func (l *line) status(now time.Time) Provider {
 		Name: l.name, State: Ready, Since: latest(l.ready, l.breaker.since, l.budget.notBefore), Concurrency: l.most, InFlight: l.flying,
 		Requests: l.total.requests, Throttled: l.total.throttled, Failed: l.total.failed, Tokens: l.total.tokens, TokensRetried: l.total.retried, HeldFor: l.heldFor,
 	}
-	p.RequestsLastMinute, p.TokensLastMinute = l.minute.sum(now)
+	p.RequestsLastMinute, p.TokensLastMinute = l.minute.Sum(now)
 	requests, tokens := l.budget.rates()
 	perMinute := func(rate float64) int {
 		if math.IsInf(rate, 1) {

@@ -26,9 +26,8 @@ type counts struct {
 	reconciled       atomic.Int64 // comparisons with the log because deletes may have been missed
 	ghosts           atomic.Int64 // what they removed
 
-	mu      sync.Mutex
-	seconds [60]int64 // tokens embedded in each of the last seconds
-	second  int64
+	mu     sync.Mutex
+	minute embedder.Minute // tokens only
 }
 
 // bill counts what a call's embedding is charged: as its usage says, or where nothing on the way knows what it sends, so many tokens of the chunker's.
@@ -44,28 +43,12 @@ func (c *counts) addTokens(now time.Time, n int) {
 	c.tokensEmbedded.Add(int64(n))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.turn(now)
-	c.seconds[c.second%60] += int64(n)
+	c.minute.Add(0, int64(n), now)
 }
 
-func (c *counts) turn(now time.Time) {
-	second := now.Unix()
-	if second < c.second-int64(len(c.seconds)) { // the clock jumped back: what is known of the time after it would never be over
-		clear(c.seconds[:])
-		c.second = second
-	}
-	for at := max(c.second+1, second-59); at <= second; at++ {
-		c.seconds[at%60] = 0
-	}
-	c.second = max(c.second, second)
-}
-
-func (c *counts) tokensLastMinute(now time.Time) (sum int64) {
+func (c *counts) tokensLastMinute(now time.Time) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.turn(now)
-	for _, n := range c.seconds {
-		sum += n
-	}
-	return sum
+	_, tokens := c.minute.Sum(now)
+	return tokens
 }
