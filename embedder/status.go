@@ -2,9 +2,10 @@ package embedder
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // State is what a provider is doing for us.
@@ -82,10 +83,10 @@ func (p Provider) Trouble() string {
 func (p Provider) Limits() string {
 	var limits []string
 	if p.RPM > 0 {
-		limits = append(limits, grouped(p.RPM)+" RPM")
+		limits = append(limits, spell.Thousands(p.RPM)+" RPM")
 	}
 	if p.TPM > 0 {
-		limits = append(limits, grouped(p.TPM)+" TPM")
+		limits = append(limits, spell.Thousands(p.TPM)+" TPM")
 	}
 	if len(limits) == 0 {
 		return ""
@@ -98,15 +99,6 @@ func (p Provider) Limits() string {
 		text += ", by its own word"
 	case "learned":
 		text += ", found out by being refused"
-	}
-	return text
-}
-
-// grouped spells a number with commas.
-func grouped(n int) string {
-	text := strconv.Itoa(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
 	}
 	return text
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/internal/mockprovider"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // limitsModel is the model of the rehearsals. Its tokenizer is known, so that the client's counts and the provider's agree, as they do with the real one.
@@ -219,7 +220,7 @@ func (b *limitsBench) print(s limitScenario, results []*limitsResult) {
 	}
 	rows := make([][]string, len(results))
 	for i, t := range results {
-		lost := thousands(int64(t.Lost))
+		lost := spell.Thousands(t.Lost)
 		if t.Unfinished > 0 {
 			lost += fmt.Sprintf(" + %d unfinished", t.Unfinished)
 		}
@@ -228,9 +229,9 @@ func (b *limitsBench) print(s limitScenario, results []*limitsResult) {
 			floor, ratio = fmt.Sprintf("%.2f s", t.Floor), fmt.Sprintf("%.3f", t.Ratio)
 		}
 		if t.Requests > 0 {
-			paid, throttled, requests, inputs = thousands(t.TokensPaid), thousands(t.Throttled), thousands(t.Requests), fmt.Sprintf("%.1f", t.InputsPerRequest)
+			paid, throttled, requests, inputs = spell.Thousands(t.TokensPaid), spell.Thousands(t.Throttled), spell.Thousands(t.Requests), fmt.Sprintf("%.1f", t.InputsPerRequest)
 		}
-		rows[i] = []string{t.Variant, t.Client, thousands(int64(t.Documents)), thousands(int64(t.Chunks)), thousands(t.TokensNeeded), paid, throttled, lost,
+		rows[i] = []string{t.Variant, t.Client, spell.Thousands(t.Documents), spell.Thousands(t.Chunks), spell.Thousands(t.TokensNeeded), paid, throttled, lost,
 			fmt.Sprintf("%.2f s", t.Seconds), floor, ratio, requests, inputs}
 	}
 	out.table([]string{"variant", "client", "documents", "chunks", "tokens needed", "paid", "429s", "lost", "time", "floor", "ratio", "requests", "inputs each"}, rows)

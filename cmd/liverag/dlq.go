@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func dlqVerb() verb {
@@ -246,7 +248,7 @@ func (d *dlq) settle(ctx context.Context, c *call, do string, ids []string) erro
 	for parts := slices.Collect(slices.Chunk(ids, settleAtOnce)); len(parts) > 0; {
 		part := parts[0]
 		parts = parts[1:]
-		c.Err.Status("%s of %s", thousands(int64(len(results))), count(len(ids), "letter"))
+		c.Err.Status("%s of %s", spell.Thousands(len(results)), count(len(ids), "letter"))
 		var answer struct {
 			Results []tried `json:"results"`
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/internal/diskspace"
 	"github.com/liverag/liverag/internal/simd"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/stream/kafka"
 )
@@ -301,7 +302,7 @@ func checkProviders(all []embedder.Provider, now time.Time) []check {
 	works := slices.ContainsFunc(all, func(p embedder.Provider) bool { return !p.Away() })
 	for _, p := range all {
 		limits := cmp.Or(p.Limits(), "no limit is known")
-		one := ok("provider", "%s is ready; %s; %s, %s refused for too much (429), %s failed", p.Name, limits, count(p.Requests, "request"), thousands(p.Throttled), thousands(p.Failed))
+		one := ok("provider", "%s is ready; %s; %s, %s refused for too much (429), %s failed", p.Name, limits, count(p.Requests, "request"), spell.Thousands(p.Throttled), spell.Thousands(p.Failed))
 		if p.State != embedder.Ready {
 			t := trouble{p.Since, p.Trouble(), p.State, p.NextTry}
 			one = check{"provider", stateWarn, t.say(now), ""}

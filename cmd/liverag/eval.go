@@ -16,6 +16,7 @@ import (
 
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/retrieve"
 )
 
@@ -366,7 +367,7 @@ func (p *evalProgress) at(done, of int) {
 	if elapsed := time.Since(p.begun); done > 0 && done < of && elapsed > time.Second {
 		toGo = fmt.Sprintf(", %s to go", short(time.Duration(float64(elapsed)*float64(of-done)/float64(done)).Round(time.Second)))
 	}
-	p.out.Status("%s %s of %s%s", p.what, thousands(int64(done)), count(of, p.noun), toGo)
+	p.out.Status("%s %s of %s%s", p.what, spell.Thousands(done), count(of, p.noun), toGo)
 }
 
 // facts are the lines about a run that every report begins with.

@@ -12,6 +12,7 @@ import (
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func evalChunkingVerb() verb {
@@ -117,12 +118,12 @@ func (e *evalChunking) print(out *terminal, set *evals.ChunkingSet, run *evals.C
 	}
 	var rows [][]string
 	for _, s := range bySource(set, run) {
-		rows = append(rows, row(plain(s.name), s.mean, s.deviation, thousands(int64(s.chunks)), fmt.Sprintf("%.0f", s.tokens), thousands(int64(s.questions))))
+		rows = append(rows, row(plain(s.name), s.mean, s.deviation, spell.Thousands(s.chunks), fmt.Sprintf("%.0f", s.tokens), spell.Thousands(s.questions)))
 	}
 	if len(rows) == 1 {
 		rows = nil
 	}
-	rows = append(rows, row("all", run.Mean, run.Deviation, thousands(int64(len(run.Chunks))), fmt.Sprintf("%.0f", run.MeanTokens()), thousands(int64(len(set.Questions)))))
+	rows = append(rows, row("all", run.Mean, run.Deviation, spell.Thousands(len(run.Chunks)), fmt.Sprintf("%.0f", run.MeanTokens()), spell.Thousands(len(set.Questions))))
 	out.table([]string{"SOURCE", "RECALL %", "PRECISION %", "P OMEGA %", "IOU %", "CHUNKS", "TOKENS EACH", "QUESTIONS"}, rows)
 }
 
@@ -181,7 +182,7 @@ func (e *evalChunking) page(set *evals.ChunkingSet, run *evals.ChunkingRun, r *e
 	for _, s := range bySource(set, run) {
 		table.Rows = append(table.Rows, []htmlreport.Cell{{Text: s.name}, {Text: spread(s.mean.Recall, s.deviation.Recall)}, {Text: spread(s.mean.Precision, s.deviation.Precision)},
 			{Text: spread(s.mean.PrecisionOmega, s.deviation.PrecisionOmega)}, {Text: spread(s.mean.IoU, s.deviation.IoU)},
-			{Text: thousands(int64(s.chunks))}, {Text: fmt.Sprintf("%.0f", s.tokens)}, {Text: thousands(int64(s.questions))}})
+			{Text: spell.Thousands(s.chunks)}, {Text: fmt.Sprintf("%.0f", s.tokens)}, {Text: spell.Thousands(s.questions)}})
 		points := htmlreport.Series{Name: s.name}
 		for i, q := range set.Questions {
 			if q.Excerpts[0].Source == s.name {

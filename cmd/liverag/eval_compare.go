@@ -14,6 +14,7 @@ import (
 
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/vectordb"
 )
@@ -591,7 +592,7 @@ func sideRows(r *evals.Result) []sideRow {
 			case row.figure == "cost_usd":
 				return dollars(f.Value)
 			case f.Unit == evals.Count:
-				return thousands(int64(f.Value))
+				return spell.Thousands(int64(f.Value))
 			}
 			return f.String()
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/liverag/liverag/evals"
 	evalfresh "github.com/liverag/liverag/evals/freshness"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func evalFreshnessVerb() verb {
@@ -288,7 +289,7 @@ func freshnessProgress(c *call) func(evalfresh.Progress) {
 	return func(p evalfresh.Progress) {
 		text := p.Phase
 		if p.Total > 0 {
-			text = fmt.Sprintf("%3d %%  %s %s of %s", 100*p.Done/p.Total, text, thousands(int64(p.Done)), thousands(int64(p.Total)))
+			text = fmt.Sprintf("%3d %%  %s %s of %s", 100*p.Done/p.Total, text, spell.Thousands(p.Done), spell.Thousands(p.Total))
 			if left := p.Total - p.Done; p.Done > 0 && left > 0 && p.Elapsed > time.Second && p.Phase != "checking" {
 				text += ", " + short(time.Duration(float64(p.Elapsed)*float64(left)/float64(p.Done)).Round(time.Second)) + " to go"
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/liverag/liverag/evals"
 	evalfresh "github.com/liverag/liverag/evals/freshness"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // freshnessFigures are the figures of a run, in the order in which they are shown. What was not measured is not there.
@@ -129,7 +130,7 @@ func times(n int64) string {
 	if n == 1 {
 		return "once"
 	}
-	return thousands(n) + " times"
+	return spell.Thousands(n) + " times"
 }
 
 // milliseconds is a duration for programs.
@@ -192,12 +193,12 @@ func (f *freshnessFlags) finish(frame *evalFrame, server *freshnessServer, r *ev
 
 func printFreshness(out *terminal, r *evals.Result, f *evalfresh.Figures, seen *evalfresh.Seen) {
 	out.Printf("%s: %s in %s, %s watched, %s asked; %s\n\n", plain(r.Set.Name), count(f.Changes, "change"), short(f.Took),
-		thousands(int64(f.Changes-f.Unwatched)), count(f.Questions, "question"), plain(strings.TrimSpace(r.Target.Generation+"  "+r.Target.Recipe)))
+		spell.Thousands(f.Changes-f.Unwatched), count(f.Questions, "question"), plain(strings.TrimSpace(r.Target.Generation+"  "+r.Target.Recipe)))
 	row := func(name string, l evalfresh.Latency) []string {
 		if l.Count == 0 {
 			return []string{name, "-", "-", "-", "-", "0"}
 		}
-		return []string{name, short(l.P50), short(l.P95), short(l.P99), short(l.Max), thousands(int64(l.Count))}
+		return []string{name, short(l.P50), short(l.P95), short(l.P99), short(l.Max), spell.Thousands(l.Count)}
 	}
 	rows := [][]string{row("time to searchable", f.Searchable), row("deletes, until gone", f.Deletes)}
 	if f.Write.Count > 0 {
@@ -216,7 +217,7 @@ func printFreshness(out *terminal, r *evals.Result, f *evalfresh.Figures, seen *
 	}
 	out.table([]string{"figure", ""}, plainRows)
 	if f.Superseded > 0 || f.Unclear > 0 {
-		out.Printf("\n%s\n", out.dim(fmt.Sprintf("superseded before they were seen: %s; left no trace to watch for: %s", count(f.Superseded, "change"), thousands(int64(f.Unclear)))))
+		out.Printf("\n%s\n", out.dim(fmt.Sprintf("superseded before they were seen: %s; left no trace to watch for: %s", count(f.Superseded, "change"), spell.Thousands(f.Unclear))))
 	}
 	for _, w := range freshnessWarnings(f, seen) {
 		out.Printf("%s %s\n", out.warn("note:"), plain(w))
@@ -230,7 +231,7 @@ func printFreshness(out *terminal, r *evals.Result, f *evalfresh.Figures, seen *
 	}
 	for i, id := range f.Late {
 		if i == 5 {
-			out.Printf("  %s\n", out.dim(fmt.Sprintf("and %s more", thousands(int64(len(f.Late)-5)))))
+			out.Printf("  %s\n", out.dim(fmt.Sprintf("and %s more", spell.Thousands(len(f.Late)-5))))
 			break
 		}
 		out.Printf("  %s %s\n", out.bad("never"), plain(id))
@@ -251,7 +252,7 @@ func freshnessPage(r *evals.Result, f *evalfresh.Figures, seen *evalfresh.Seen) 
 	at := "@" + strconv.Itoa(f.K)
 	page := &htmlreport.Page{
 		Title: "Freshness: " + r.Set.Name, Facts: facts(r),
-		Lead: fmt.Sprintf("%s, %s of them watched until an answer showed them; %s asked meanwhile.", count(f.Changes, "change"), thousands(int64(f.Changes-f.Unwatched)), count(f.Questions, "question")),
+		Lead: fmt.Sprintf("%s, %s of them watched until an answer showed them; %s asked meanwhile.", count(f.Changes, "change"), spell.Thousands(f.Changes-f.Unwatched), count(f.Questions, "question")),
 		Parts: []htmlreport.Part{htmlreport.Figures{
 			large("time_to_searchable.p50", ""), large("time_to_searchable.p99", ""), large("deletes.p99", "until gone"), large("never", ""),
 			large("ghost_rate", ""), large("mixed_version_rate", ""), large("stale_rate"+at, ""), large("fresh_recall"+at, ""), large("fresh_share", "mean over time"),
@@ -306,7 +307,7 @@ func freshnessPage(r *evals.Result, f *evalfresh.Figures, seen *evalfresh.Seen) 
 	for _, figure := range r.Figures {
 		table.Rows = append(table.Rows, []htmlreport.Cell{{Text: figure.Name}, {Text: figure.String()}})
 	}
-	for _, row := range [][2]string{{"the server's own p50", seconds(f.Server.P50.Seconds())}, {"the server's own p99", seconds(f.Server.P99.Seconds())}, {"superseded changes", thousands(int64(f.Superseded))}, {"unclear changes", thousands(int64(f.Unclear))}} {
+	for _, row := range [][2]string{{"the server's own p50", seconds(f.Server.P50.Seconds())}, {"the server's own p99", seconds(f.Server.P99.Seconds())}, {"superseded changes", spell.Thousands(f.Superseded)}, {"unclear changes", spell.Thousands(f.Unclear)}} {
 		table.Rows = append(table.Rows, []htmlreport.Cell{{Text: row[0], Tone: htmlreport.Dim}, {Text: row[1], Tone: htmlreport.Dim}})
 	}
 	page.Parts = append(page.Parts, htmlreport.Section{Title: "All figures", Parts: []htmlreport.Part{table}})

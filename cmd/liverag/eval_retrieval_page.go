@@ -9,6 +9,7 @@ import (
 
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // page is the report of a run.
@@ -36,7 +37,7 @@ func (e *evalRetrieval) page(metrics []evals.Metric, answers evals.Answers, r *e
 				full++
 			}
 		}
-		table.Rows = append(table.Rows, []htmlreport.Cell{{Text: name}, {Text: fmt.Sprintf("%.4f", report.Mean[name])}, {Text: thousands(int64(none))}, {Text: thousands(int64(full))}})
+		table.Rows = append(table.Rows, []htmlreport.Cell{{Text: name}, {Text: fmt.Sprintf("%.4f", report.Mean[name])}, {Text: spell.Thousands(none)}, {Text: spell.Thousands(full)}})
 	}
 	var found, latencies []float64
 	scores := make([]htmlreport.Series, 1)

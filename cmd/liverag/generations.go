@@ -12,6 +12,7 @@ import (
 	"github.com/liverag/liverag/chunker/external"
 	"github.com/liverag/liverag/embedder"
 	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/vectordb"
 )
 
@@ -71,7 +72,7 @@ func (p *replayProgress) spent() string {
 	if p.TokensEmbedded == nil || p.TokensReused == nil {
 		return "embedded elsewhere"
 	}
-	text := fmt.Sprintf("%s embedded, %s reused", count(*p.TokensEmbedded, "token"), thousands(*p.TokensReused))
+	text := fmt.Sprintf("%s embedded, %s reused", count(*p.TokensEmbedded, "token"), spell.Thousands(*p.TokensReused))
 	if p.CostUSD != nil && *p.CostUSD > 0 {
 		text += ", " + dollars(*p.CostUSD)
 	}
@@ -91,7 +92,7 @@ func (p *replayProgress) embedded() string {
 	if p.TokensEmbedded == nil {
 		return "-"
 	}
-	return thousands(*p.TokensEmbedded)
+	return spell.Thousands(*p.TokensEmbedded)
 }
 
 // recipe spells a recipe in short: markdown 200, local/static.
@@ -165,7 +166,7 @@ func runGenerations(ctx context.Context, c *call) error {
 		}
 		rows = append(rows, []string{
 			plain(g.Name), plain(strings.Join(g.Alias, ",")), state, g.recipe(),
-			thousands(g.Progress.Documents), thousands(g.Progress.Chunks), g.Progress.embedded(), g.reuse(),
+			spell.Thousands(g.Progress.Documents), spell.Thousands(g.Progress.Chunks), g.Progress.embedded(), g.reuse(),
 		})
 	}
 	c.Out.table([]string{"NAME", "ALIAS", "STATE", "RECIPE", "DOCUMENTS", "CHUNKS", "TOKENS EMBEDDED", "REUSED"}, rows)

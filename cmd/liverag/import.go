@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/internal/githistory"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/stream"
 )
 
@@ -322,7 +323,7 @@ func (imp *importer) noun() string {
 // progress redraws the status line.
 func (imp *importer) progress(read int64) {
 	elapsed := time.Since(imp.begin)
-	text := fmt.Sprintf("%s, %s/s", count(imp.accepted, imp.noun()), thousands(int64(float64(imp.accepted)/elapsed.Seconds())))
+	text := fmt.Sprintf("%s, %s/s", count(imp.accepted, imp.noun()), spell.Thousands(int64(float64(imp.accepted)/elapsed.Seconds())))
 	if imp.total > 0 && read > 0 {
 		share := min(float64(read)/float64(imp.total), 1)
 		text = fmt.Sprintf("%3.0f %%  %s, %s to go", 100*share, text, short(time.Duration(float64(elapsed)*(1-share)/share).Round(time.Second)))
@@ -368,7 +369,7 @@ func (imp *importer) summary(ctx context.Context) error {
 	if imp.history.upToDate() && !imp.c.JSON {
 		out.Printf("nothing new: everything up to commit %.12s has been imported\n", imp.history.head)
 	} else if !imp.c.JSON {
-		out.Printf("imported %s%s in %s (%s/s)\n", count(imp.accepted, imp.noun()), imp.history.extent(), short(took), thousands(int64(float64(imp.accepted)/took.Seconds())))
+		out.Printf("imported %s%s in %s (%s/s)\n", count(imp.accepted, imp.noun()), imp.history.extent(), short(took), spell.Thousands(int64(float64(imp.accepted)/took.Seconds())))
 		for _, s := range imp.reader.skips.list() {
 			out.Printf("%s %s\n", out.warn("left out"), plain(s.String()))
 		}
@@ -376,7 +377,7 @@ func (imp *importer) summary(ctx context.Context) error {
 			out.Printf("%s %s  %s: %s\n", out.bad("refused"), plain(r.Where), r.Code, plain(r.Detail))
 		}
 		if more := imp.refused - len(imp.rejected); more > 0 {
-			out.Printf("%s %s more\n", out.bad("refused"), thousands(int64(more)))
+			out.Printf("%s %s more\n", out.bad("refused"), spell.Thousands(more))
 		}
 	}
 	var searchable *bool

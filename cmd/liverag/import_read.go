@@ -22,6 +22,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/liverag/liverag/evals"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/stream"
 )
 
@@ -512,7 +513,7 @@ type skip struct {
 }
 
 func (s skip) String() string {
-	text := fmt.Sprintf("%s %s: %s", thousands(int64(s.Count)), s.Reason, strings.Join(s.Examples, ", "))
+	text := fmt.Sprintf("%s %s: %s", spell.Thousands(s.Count), s.Reason, strings.Join(s.Examples, ", "))
 	if s.Count > len(s.Examples) {
 		text += ", …"
 	}

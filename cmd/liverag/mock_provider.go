@@ -18,6 +18,7 @@ import (
 	"github.com/liverag/liverag/internal/bpe"
 	"github.com/liverag/liverag/internal/httpd"
 	"github.com/liverag/liverag/internal/mockprovider"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func mockProviderVerb() verb {
@@ -213,9 +214,9 @@ func printMock(c *call, now, before mockprovider.Stats, every time.Duration) err
 	head, rate := "in all", ""
 	if every > 0 {
 		head = time.Now().Format("15:04:05")
-		rate = fmt.Sprintf(" (%.1f requests and %s tokens a second)", float64(now.Requests-before.Requests)/every.Seconds(), thousands(int64(float64(now.Tokens-before.Tokens)/every.Seconds())))
+		rate = fmt.Sprintf(" (%.1f requests and %s tokens a second)", float64(now.Requests-before.Requests)/every.Seconds(), spell.Thousands(int64(float64(now.Tokens-before.Tokens)/every.Seconds())))
 	}
-	line := fmt.Sprintf("%s  %s, %s answered with %s, %s%s", head, count(now.Requests-before.Requests, "request"), thousands(now.Answered-before.Answered), count(now.Inputs-before.Inputs, "vector"),
+	line := fmt.Sprintf("%s  %s, %s answered with %s, %s%s", head, count(now.Requests-before.Requests, "request"), spell.Thousands(now.Answered-before.Answered), count(now.Inputs-before.Inputs, "vector"),
 		count(now.Tokens-before.Tokens, "token"), rate)
 	if n := now.RateLimited - before.RateLimited; n > 0 {
 		var of []string
@@ -228,25 +229,25 @@ func printMock(c *call, now, before mockprovider.Stats, every time.Duration) err
 			{"at once", now.LimitedBy.Crowd, before.LimitedBy.Crowd},
 		} {
 			if n := limit.now - limit.before; n > 0 {
-				of = append(of, thousands(n)+" "+limit.name)
+				of = append(of, spell.Thousands(n)+" "+limit.name)
 			}
 		}
-		line += "; " + c.Out.warn(thousands(n)+" over a limit") + " (" + strings.Join(of, ", ") + ")"
+		line += "; " + c.Out.warn(spell.Thousands(n)+" over a limit") + " (" + strings.Join(of, ", ") + ")"
 	}
 	if n := now.Refused - before.Refused; n > 0 {
-		line += fmt.Sprintf("; %s refused", thousands(n))
+		line += fmt.Sprintf("; %s refused", spell.Thousands(n))
 	}
 	var met []string
 	for _, kind := range slices.Sorted(maps.Keys(now.Faults)) {
 		if n := now.Faults[kind] - before.Faults[kind]; n > 0 {
-			met = append(met, fmt.Sprintf("%s %s", kind, thousands(n)))
+			met = append(met, fmt.Sprintf("%s %s", kind, spell.Thousands(n)))
 		}
 	}
 	if len(met) > 0 {
 		line += "; faults: " + strings.Join(met, ", ")
 	}
 	if n := now.Gone - before.Gone; n > 0 {
-		line += fmt.Sprintf("; %s not waited for", thousands(n))
+		line += fmt.Sprintf("; %s not waited for", spell.Thousands(n))
 	}
 	if every == 0 {
 		line += fmt.Sprintf("; at most %d at once, and %s in one second", now.MostInFlight, count(now.BusiestSecond, "request"))

@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // terminal writes for a person, from any goroutine: with colour and redrawn lines only where somebody watches.
@@ -171,18 +173,9 @@ func count[N ~int | ~int32 | ~int64](n N, noun string) string {
 		return "1 " + noun
 	}
 	if strings.HasSuffix(noun, "y") && !strings.HasSuffix(noun, "ay") {
-		return thousands(int64(n)) + " " + strings.TrimSuffix(noun, "y") + "ies"
+		return spell.Thousands(n) + " " + strings.TrimSuffix(noun, "y") + "ies"
 	}
-	return thousands(int64(n)) + " " + noun + "s"
-}
-
-// thousands spells a number with commas.
-func thousands(n int64) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
+	return spell.Thousands(n) + " " + noun + "s"
 }
 
 // short rounds a duration to about three digits.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/indexer"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func planVerb() verb {
@@ -80,12 +81,12 @@ func runPlan(ctx context.Context, c *call, ask replayRequest) error {
 		return []string{"  " + name, value}
 	}
 	rows := [][]string{
-		row("documents", thousands(p.Documents), 0),
-		row("chunks", thousands(p.Chunks)+fmt.Sprintf(", %s to embed", thousands(p.ChunksEmbedded)), p.Margin.Chunks),
-		row("tokens to embed", fmt.Sprintf("%s (%s reused)", thousands(p.TokensEmbedded), thousands(p.TokensReused)), p.Margin.TokensEmbedded),
+		row("documents", spell.Thousands(p.Documents), 0),
+		row("chunks", spell.Thousands(p.Chunks)+fmt.Sprintf(", %s to embed", spell.Thousands(p.ChunksEmbedded)), p.Margin.Chunks),
+		row("tokens to embed", fmt.Sprintf("%s (%s reused)", spell.Thousands(p.TokensEmbedded), spell.Thousands(p.TokensReused)), p.Margin.TokensEmbedded),
 	}
 	if p.Requests > 0 {
-		rows = append(rows, row("requests", thousands(p.Requests)+" or more", 0))
+		rows = append(rows, row("requests", spell.Thousands(p.Requests)+" or more", 0))
 	}
 	rows = append(rows, row("cost", dollars(p.CostUSD), p.Margin.TokensBilled))
 	takes := plain(p.Takes)
@@ -99,7 +100,7 @@ func runPlan(ctx context.Context, c *call, ask replayRequest) error {
 	for _, r := range rows {
 		c.Out.Printf("%-18s %s\n", r[0], r[1])
 	}
-	seen := fmt.Sprintf("estimated from %s of %s in %s", thousands(p.Sampled.Documents), count(p.Sampled.Of, "document"), plain(p.Source))
+	seen := fmt.Sprintf("estimated from %s of %s in %s", spell.Thousands(p.Sampled.Documents), count(p.Sampled.Of, "document"), plain(p.Source))
 	if p.Sampled.Documents == p.Sampled.Of {
 		seen = fmt.Sprintf("counted on all %s in %s", count(p.Sampled.Of, "document"), plain(p.Source))
 	}

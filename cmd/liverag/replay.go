@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func replayVerb() verb {
@@ -173,7 +175,7 @@ func followReplay(ctx context.Context, c *call, cl *client, raw json.RawMessage)
 			return nil, withHint(fmt.Errorf("the replay into %s is %s%s", plain(g.Name), g.State, detail), fmt.Sprintf("`liverag drop %s` clears it away", g.Name))
 		}
 		p := g.Progress
-		text := fmt.Sprintf("%3.0f %%  %s of %s, %s", p.Percent, thousands(p.Changes), count(p.Of, "change"), p.spent())
+		text := fmt.Sprintf("%3.0f %%  %s of %s, %s", p.Percent, spell.Thousands(p.Changes), count(p.Of, "change"), p.spent())
 		if p.ETA != "" {
 			text += ", " + p.ETA + " to go"
 		}

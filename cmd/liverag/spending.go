@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/liverag/liverag/embedder"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/ledger"
 )
 
@@ -85,16 +86,16 @@ func printSpending(out *terminal, s *ledger.Spending) {
 		var saved ledger.USD
 		var parts [][]string
 		for _, g := range d.Generations {
-			parts = append(parts, []string{"", plain(g.Generation), plain(g.Model), thousands(g.TokensEmbedded), thousands(g.TokensReused), thousands(g.Superseded), "", g.Cost.String(), g.Saved.String()})
+			parts = append(parts, []string{"", plain(g.Generation), plain(g.Model), spell.Thousands(g.TokensEmbedded), spell.Thousands(g.TokensReused), spell.Thousands(g.Superseded), "", g.Cost.String(), g.Saved.String()})
 			embedded, reused, superseded, saved = embedded+g.TokensEmbedded, reused+g.TokensReused, superseded+g.Superseded, saved+g.Saved
 		}
 		for _, m := range d.Models {
 			if m.Questions != (ledger.Charges{}) {
-				parts = append(parts, []string{"", ledger.Questions, plain(m.Model), thousands(m.Questions.TokensBilled), "", "", thousands(m.Questions.TokensRetried), m.Questions.Cost.String(), ""})
+				parts = append(parts, []string{"", ledger.Questions, plain(m.Model), spell.Thousands(m.Questions.TokensBilled), "", "", spell.Thousands(m.Questions.TokensRetried), m.Questions.Cost.String(), ""})
 				embedded += m.Questions.TokensBilled
 			}
 		}
-		rows = append(rows, []string{plain(d.Day), "all", "", thousands(embedded), thousands(reused), thousands(superseded), thousands(d.TokensRetried), d.Cost.String(), saved.String()})
+		rows = append(rows, []string{plain(d.Day), "all", "", spell.Thousands(embedded), spell.Thousands(reused), spell.Thousands(superseded), spell.Thousands(d.TokensRetried), d.Cost.String(), saved.String()})
 		rows = append(rows, parts...)
 	}
 	out.table([]string{"DAY", "GENERATION", "MODEL", "EMBEDDED", "REUSED", "SUPERSEDED", "RETRIED", "COST", "SAVED"}, rows)

@@ -8,6 +8,7 @@ import (
 	"github.com/liverag/liverag/chunker/external"
 	"github.com/liverag/liverag/evals"
 	htmlreport "github.com/liverag/liverag/evals/report"
+	"github.com/liverag/liverag/internal/spell"
 )
 
 // sweptColumn is a column of the table of rows.
@@ -37,8 +38,8 @@ func (s *sweep) columns(done *sweepOutcome) []sweptColumn {
 		}
 	}
 	all = append(all,
-		sweptColumn{"chunks", func(r *sweptRow) string { return dash(r.Chunks > 0, thousands(int64(r.Chunks))) }},
-		sweptColumn{"tokens", func(r *sweptRow) string { return dash(r.Tokens > 0, thousands(r.Tokens)) }},
+		sweptColumn{"chunks", func(r *sweptRow) string { return dash(r.Chunks > 0, spell.Thousands(r.Chunks)) }},
+		sweptColumn{"tokens", func(r *sweptRow) string { return dash(r.Tokens > 0, spell.Thousands(r.Tokens)) }},
 		sweptColumn{"mean tokens", func(r *sweptRow) string { return dash(r.Chunks > 0, fmt.Sprintf("%.0f", r.MeanTokens)) }},
 		sweptColumn{"tokens an answer", func(r *sweptRow) string { return dash(r.AnswerTokens > 0, fmt.Sprintf("%.0f", r.AnswerTokens)) }},
 		sweptColumn{"latency p50", func(r *sweptRow) string { return dash(r.Latency > 0, evals.Seconds.Format(r.Latency)) }},
@@ -46,7 +47,7 @@ func (s *sweep) columns(done *sweepOutcome) []sweptColumn {
 			if r.TokensEmbedded == nil {
 				return "-"
 			}
-			return thousands(*r.TokensEmbedded)
+			return spell.Thousands(*r.TokensEmbedded)
 		}},
 		sweptColumn{"size", func(r *sweptRow) string { return dash(r.Bytes > 0, fmt.Sprintf("%.1f MB", float64(r.Bytes)/1e6)) }},
 	)
@@ -82,7 +83,7 @@ func (s *sweep) verdict(done *sweepOutcome) string {
 	case near == 0:
 		return text + " It differs from every other one by more than chance (p < 0.05 each)."
 	}
-	return text + fmt.Sprintf(" %s of the other %d can't be told from it by these questions (p ≥ 0.05).", thousands(int64(near)), len(done.rows)-1)
+	return text + fmt.Sprintf(" %s of the other %d can't be told from it by these questions (p ≥ 0.05).", spell.Thousands(near), len(done.rows)-1)
 }
 
 func (s *sweep) print(out *terminal, done *sweepOutcome) {
@@ -130,7 +131,7 @@ func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 	p := &htmlreport.Page{
 		Title: "Sweep: " + s.set.Name, Lead: s.verdict(done), Facts: facts(r),
 		Parts: []htmlreport.Part{
-			htmlreport.Figures{{Name: s.metric, Value: fmt.Sprintf("%.4f", best.Figures[s.metric]), Note: best.Name}, {Name: "recipes", Value: thousands(int64(len(s.recipes)))}, {Name: "questions", Value: thousands(int64(done.asked))}},
+			htmlreport.Figures{{Name: s.metric, Value: fmt.Sprintf("%.4f", best.Figures[s.metric]), Note: best.Name}, {Name: "recipes", Value: spell.Thousands(len(s.recipes))}, {Name: "questions", Value: spell.Thousands(done.asked)}},
 		},
 	}
 	if plots := s.fronts(done); len(plots) > 0 {
@@ -149,7 +150,7 @@ func (s *sweep) page(done *sweepOutcome, r *evals.Result) *htmlreport.Page {
 // fronts are plots of quality against what it takes, where that differs at all.
 func (s *sweep) fronts(done *sweepOutcome) []htmlreport.Part {
 	var parts []htmlreport.Part
-	whole := func(v float64) string { return thousands(int64(v)) }
+	whole := func(v float64) string { return spell.Thousands(int64(v)) }
 	for _, against := range []struct {
 		title, label string
 		format       func(float64) string

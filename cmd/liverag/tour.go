@@ -15,6 +15,7 @@ import (
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/demo"
 	"github.com/liverag/liverag/internal/simd"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -201,7 +202,7 @@ func (t *tour) bring(ctx context.Context, documents []demo.Document) error {
 	report.stop()
 	done := t.live().Progress
 	t.out.Printf("  %s, %s, %s tokens embedded by %s in %s. Questions were answered all the while.\n", count(len(documents), "document"),
-		count(done.ChunksEmbedded-before.Progress.ChunksEmbedded, "chunk"), thousands(done.TokensEmbedded-before.Progress.TokensEmbedded), before.Recipe.Embedder.Model, short(time.Since(begun)))
+		count(done.ChunksEmbedded-before.Progress.ChunksEmbedded, "chunk"), spell.Thousands(done.TokensEmbedded-before.Progress.TokensEmbedded), before.Recipe.Embedder.Model, short(time.Since(begun)))
 	return nil
 }
 
@@ -519,7 +520,7 @@ func (t *tour) report(ctx context.Context, live indexer.Info, documents int, abo
 				eta = " · ETA " + short((elapsed * time.Duration(about-done) / time.Duration(done)).Round(time.Second))
 			}
 			line := fmt.Sprintf("  %d of %s · %s · %s tokens%s", complete, count(documents, "document"), count(done, "chunk"),
-				thousands(p.TokensEmbedded-before.TokensEmbedded), eta)
+				spell.Thousands(p.TokensEmbedded-before.TokensEmbedded), eta)
 			switch {
 			case t.out.Watched:
 				t.out.Status("%s", line)

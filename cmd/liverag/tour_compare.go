@@ -14,6 +14,7 @@ import (
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/demo"
 	"github.com/liverag/liverag/internal/simd"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/retrieve"
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
@@ -80,7 +81,7 @@ func (t *tour) plan(ctx context.Context) (rest []demo.Document, second vectordb.
 	case len(first) >= tourLeast:
 		t.documents = first
 		t.out.Printf("  %s embeds %s kB a second here: the %d documents of %d that it does in %s are indexed first, the most used packages among them.\n",
-			local.MiniLMName, thousands(int64(t.embedding/1000)), len(first), len(t.corpus), short(tourEmbeds))
+			local.MiniLMName, spell.Thousands(int64(t.embedding/1000)), len(first), len(t.corpus), short(tourEmbeds))
 	case behind:
 		// Too slow to be shown. What can be shown is a comparison of ways to cut.
 		t.out.Printf("  %s embeds %.1f kB a second here (kernel %s): %d documents of %d in %s, so it is left out of the tour. `liverag replay` builds it.\n",
@@ -187,7 +188,7 @@ func (t *tour) replay(ctx context.Context, other indexer.Info) (r replayed) {
 		default:
 			share, toGo := t.advance(r.other, before, elapsed)
 			p := r.other.Progress
-			line := fmt.Sprintf("  %s is %.0f %% built: %s, %s tokens embedded%s", r.other.Name, 100*share, count(p.Documents, "document"), thousands(p.TokensEmbedded), toGo)
+			line := fmt.Sprintf("  %s is %.0f %% built: %s, %s tokens embedded%s", r.other.Name, 100*share, count(p.Documents, "document"), spell.Thousands(p.TokensEmbedded), toGo)
 			if quarter := int(4 * share); quarter > shown && quarter < 4 {
 				shown = quarter
 				t.out.Printf("%s\n", t.out.dim(line))
@@ -273,7 +274,7 @@ func (t *tour) decide(ctx context.Context, r replayed) error {
 	row := func(info indexer.Info, report evals.Report, built string) []string {
 		p := info.Progress
 		return []string{"  " + info.Name, describeRecipe(info.Recipe), score(report, evals.NDCG(10)), score(report, evals.Recall(10)),
-			thousands(p.Chunks), thousands(p.TokensEmbedded), built}
+			spell.Thousands(p.Chunks), spell.Thousands(p.TokensEmbedded), built}
 	}
 	t.out.table([]string{"  generation", "recipe", "nDCG@10", "recall@10", "chunks", "tokens embedded", "built in"},
 		[][]string{row(r.live, r.scores[0], "(live)"), row(r.other, r.scores[1], short(r.built))})

@@ -14,6 +14,7 @@ import (
 	"github.com/liverag/liverag/embedder/local"
 	"github.com/liverag/liverag/indexer"
 	"github.com/liverag/liverag/internal/githistory"
+	"github.com/liverag/liverag/internal/spell"
 	"github.com/liverag/liverag/stream"
 )
 
@@ -219,7 +220,7 @@ func (t *tour) history(ctx context.Context) error {
 	end := t.live().Progress
 	if done > 1 {
 		embedded, reused := end.ChunksEmbedded-afterFirst.ChunksEmbedded, end.ChunksReused-afterFirst.ChunksReused
-		t.out.Printf("  then %s in %s: %s embedded, %s were there already\n", count(changed, "change"), count(done-1, "commit"), count(embedded, "chunk"), thousands(reused))
+		t.out.Printf("  then %s in %s: %s embedded, %s were there already\n", count(changed, "change"), count(done-1, "commit"), count(embedded, "chunk"), spell.Thousands(reused))
 	}
 	if left := len(commits) - done; left > 0 {
 		t.out.Printf("  %s left out, for this processor is slow\n", count(left, "newer commit"))

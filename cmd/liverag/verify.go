@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/liverag/liverag/internal/spell"
 )
 
 func verifyVerb() verb {
@@ -198,7 +200,7 @@ func (v *verification) run(ctx context.Context, c *call) error {
 		if since := time.Since(begin); r.Share > .02 && since > 2*time.Second {
 			eta = ", " + short(time.Duration(float64(since)*(1-r.Share)/r.Share)) + " to go"
 		}
-		c.Err.Status("%3.0f %%  %s, %s, %s wrong%s", 100*r.Share, count(r.Changes, "change"), count(r.Documents, "document"), thousands(r.wrong()), eta)
+		c.Err.Status("%3.0f %%  %s, %s, %s wrong%s", 100*r.Share, count(r.Changes, "change"), count(r.Documents, "document"), spell.Thousands(r.wrong()), eta)
 		err := sleep(ctx, pollEvery)
 		if err == nil {
 			err = cl.do(ctx, "GET", "/verify", nil, &raw, options{})
@@ -242,7 +244,7 @@ func counted(n int64) string {
 	if n == 1 {
 		return "1 document is"
 	}
-	return thousands(n) + " documents are"
+	return spell.Thousands(n) + " documents are"
 }
 
 func (v *verification) print(c *call, r *verified) {
@@ -258,7 +260,7 @@ func (v *verification) print(c *call, r *verified) {
 		c.Out.Printf("%s  %s  %s%s\n", c.Out.bad(plain(f.Kind)), plain(id), plain(f.Detail), state)
 	}
 	if n := r.wrong() - int64(len(r.Findings)); n > 0 {
-		c.Out.Printf("%s\n", c.Out.dim(fmt.Sprintf("and %s more", thousands(n))))
+		c.Out.Printf("%s\n", c.Out.dim(fmt.Sprintf("and %s more", spell.Thousands(n))))
 	}
 	c.Out.Printf("%s: %s compared with %s of the log in %s\n", plain(r.Generation), count(r.Documents, "document"), count(r.Changes, "change"), plain(r.Took))
 	c.Out.Printf("  missing %d, stale %d, orphaned %d, mixed %d, bad vectors %d", r.Missing, r.Stale, r.Orphaned, r.Mixed, r.BadVector)

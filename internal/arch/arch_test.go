@@ -64,6 +64,7 @@ var mechanisms = map[string][]string{
 	"internal/githistory":   {"cmd"},
 	"internal/mockprovider": {"cmd"},
 	"internal/page":         {"cmd", "internal/httpd"},
+	"internal/spell":        {"embedder", "cmd"},
 	"internal/config":       {"cmd"},
 	"internal/demo":         {"cmd"},
 }
