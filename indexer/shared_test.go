@@ -3,6 +3,7 @@ package indexer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,48 @@ import (
 	"github.com/liverag/liverag/stream"
 	"github.com/liverag/liverag/vectordb"
 )
+
+// TestAnObserverIsToldOfAnEditBehindABacklog: whoever only answers learns from the store that an edit is searchable which those who index have read on to, long before they come to it.
+func TestAnObserverIsToldOfAnEditBehindABacklog(t *testing.T) {
+	b := newBed(t)
+	b.stop()
+	b.model.do(func(ctx context.Context, inputs []string) error {
+		if strings.HasPrefix(inputs[0], "history") {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	})
+	observer, _ := b.another(Config{Shared: true, Observe: true})
+	worker, _ := b.another(Config{Shared: true, MaxInFlightBytes: 1 << 20})
+	b.eventually("both ready", func() bool { return observer.Ready() == nil && worker.Ready() == nil })
+	history := make([]stream.Change, 3000)
+	for i := range history {
+		history[i] = backfill(fmt.Sprint("old", i), fmt.Sprintf("history %d %s", i, strings.Repeat("and more ", 30)))
+	}
+	b.append(history...)
+	p := worker.live.Load().pipeline
+	b.eventually("paused", p.full)
+	deleted := b.append(remove("old2999"))
+	edited := b.append(upsert("new", "an edit of today"))
+	for _, positions := range [][]stream.Position{deleted, edited} {
+		if p.progress.hasRead(positions[0]) {
+			t.Fatal("there is memory for all of it")
+		}
+		if err := observer.WaitSearchable(b.ctx(), positions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if revs, err := b.store.Current(b.ctx(), observer.live.Load().name, []string{"new"}); err != nil || revs[0].Text != "an edit of today" {
+		t.Errorf("it is told searchable, and the store has %q; %v", revs[0].Text, err)
+	}
+	if f, err := observer.Freshness(b.ctx()); err != nil || f.Entered.Count != 2 {
+		t.Errorf("freshness: %+v, %v", f.Entered, err)
+	}
+	if pending := observer.Status(Live).Pending; pending < 3000 {
+		t.Errorf("%d changes are pending, want all: nothing of the history is indexed", pending)
+	}
+}
 
 // TestAnObserverKnowsWhatOthersIndexed asks a process without a pipeline for everything that one with a pipeline would know.
 func TestAnObserverKnowsWhatOthersIndexed(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 type tail struct {
 	indexer *Indexer
 
+	looked time.Time // into the store, for what is pending; of settle alone
+
 	mu      sync.Mutex
 	pending map[int32][]*task // by partition, in offset order; their documents' texts are not kept
 	settled map[int32][]*task // the newest that were searchable, for whoever asks what became of a change
@@ -24,6 +27,12 @@ type tail struct {
 const (
 	tailPending = 100_000
 	tailSettled = 4096
+)
+
+// What the group has not come to may be searchable all the same: see ahead. So many of what has been pending for longer than this are looked up in the store, as often.
+const (
+	tailLooks     = 64
+	tailLookEvery = time.Second
 )
 
 func newTail(x *Indexer) *tail {
@@ -144,10 +153,11 @@ func (l *tail) settle(ctx context.Context, g *generation) {
 		}
 		due = append(due, tasks[:n]...)
 		l.pending[id] = tasks[n:]
-		kept := append(l.settled[id], tasks[:n]...)
-		l.settled[id] = kept[max(0, len(kept)-tailSettled):]
+		l.settled[id] = kept(l.settled[id], tasks[:n])
 	}
 	l.mu.Unlock()
+	beyond := l.beyond(ctx, g)
+	due = append(due, beyond...)
 	if len(due) == 0 {
 		return
 	}
@@ -161,6 +171,77 @@ func (l *tail) settle(ctx context.Context, g *generation) {
 			l.indexer.hub.publish(now, t)
 		}
 	}
+	positions := make([]stream.Position, len(beyond))
+	for i, t := range beyond {
+		positions[i] = t.content.Position
+	}
+	g.progress.confirm(positions, nil) // this wakes whoever waits for them
+}
+
+// kept is the newest of what was settled.
+func kept(settled, more []*task) []*task {
+	all := append(settled, more...)
+	return all[max(0, len(all)-tailSettled):]
+}
+
+// beyond takes those changes out of pending that are searchable although the group has not come to them.
+func (l *tail) beyond(ctx context.Context, g *generation) []*task {
+	if time.Since(l.looked) < tailLookEvery {
+		return nil
+	}
+	l.looked = time.Now()
+	var asked []*task
+	l.mu.Lock()
+	for _, tasks := range l.pending {
+		for _, t := range tasks {
+			switch {
+			case t.content.Backfill:
+			case t.attempts == 0:
+				t.attempts = 1 // most are settled before it is looked again
+			default:
+				asked = append(asked, t)
+			}
+		}
+	}
+	// By turns, for what is not searchable must not be in the way of what is.
+	slices.SortStableFunc(asked, func(a, b *task) int { return a.attempts - b.attempts })
+	asked = asked[:min(len(asked), tailLooks)]
+	keys := make([]string, len(asked))
+	for i, t := range asked {
+		t.attempts++
+		keys[i] = t.key
+	}
+	l.mu.Unlock()
+	if len(asked) == 0 {
+		return nil
+	}
+	stored, err := l.indexer.config.Store.Current(ctx, g.name, keys)
+	if delayed, ok := l.indexer.config.Store.(vectordb.Delayed); ok && err == nil {
+		err = delayed.Visible(ctx, g.name)
+	}
+	if err != nil {
+		return nil
+	}
+	found := make(map[*task]bool)
+	for i, t := range asked {
+		found[t] = stored[i].Version >= t.content.Version
+	}
+	l.mu.Lock()
+	var due []*task // reading the log may have begun anew meanwhile: what is not pending any more is not settled
+	for id, tasks := range l.pending {
+		l.pending[id] = slices.DeleteFunc(tasks, func(t *task) bool {
+			if found[t] {
+				due = append(due, t)
+			}
+			return found[t]
+		})
+	}
+	for _, t := range due {
+		id := t.content.Position.Partition
+		l.settled[id] = kept(l.settled[id], []*task{t})
+	}
+	l.mu.Unlock()
+	return due
 }
 
 // describe adds what a listener wants to know. A change that was superseded or rejected is no event.
