@@ -283,6 +283,29 @@ func TestCacheGoesOnAfterAnOutage(t *testing.T) {
 	}
 }
 
+// TestCacheRemovesOnlyItsOwn: what stands in the way of a new segment is somebody else's, and it stays; what the cache has made of the segment by then goes.
+func TestCacheRemovesOnlyItsOwn(t *testing.T) {
+	for _, name := range []string{"00000001.vectors", "00000001.keys"} {
+		for what, put := range map[string]func(path string) error{
+			"a directory": func(path string) error { return os.Mkdir(path, 0o777) },
+			"a file":      func(path string) error { return os.WriteFile(path, []byte("somebody's"), 0o666) },
+		} {
+			dir := t.TempDir()
+			var warnings atomic.Int64
+			store := openCache(t, embedder.CacheConfig{Dir: dir, RetryAfter: time.Hour, Warn: func(error) { warnings.Add(1) }})
+			if err := put(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			mustAnswer(t, "call", ask(t.Context(), embedder.Cache(embedder.NewHash(64), store), embedder.Index, "doc"), "doc")
+			store.Close()
+			entries, err := os.ReadDir(dir)
+			if err != nil || len(entries) != 1 || entries[0].Name() != name || warnings.Load() != 1 {
+				t.Errorf("%s named %s: %v are there after %d warnings, %v", what, name, entries, warnings.Load(), err)
+			}
+		}
+	}
+}
+
 func TestCacheBlame(t *testing.T) {
 	store := openCache(t, embedder.CacheConfig{Dir: t.TempDir()})
 	p := embeddertest.NewProvider()

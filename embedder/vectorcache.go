@@ -229,11 +229,21 @@ func newSegment(dir string, sequence int) (*segment, error) {
 			_, err = f.Write(binary.LittleEndian.AppendUint32(header, uint32(part.kind)))
 		}
 		if err != nil {
-			s.remove(dir)
+			s.undo()
 			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// undo takes back the files that were made for a segment, and no others: what else has their names is not the cache's.
+func (s *segment) undo() {
+	s.close()
+	for _, f := range []*os.File{s.keys, s.vectors} {
+		if f != nil {
+			os.Remove(f.Name())
+		}
+	}
 }
 
 func (s *segment) close() {
