@@ -32,7 +32,7 @@ const (
 // What the group has not come to may be searchable all the same: see ahead. So many of what has been pending for longer than this are looked up in the store, as often.
 const (
 	tailLooks     = 64
-	tailLookEvery = time.Second
+	tailLookEvery = 500 * time.Millisecond
 )
 
 func newTail(x *Indexer) *tail {
