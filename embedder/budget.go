@@ -187,6 +187,12 @@ func (b *budget) rates() (requests, tokens float64) {
 	return requests, tokens
 }
 
+// unlimited tells whether no limit is known.
+func (b *budget) unlimited() bool {
+	requests, tokens := b.rates()
+	return math.IsInf(requests, 1) && math.IsInf(tokens, 1)
+}
+
 // liveMemory is for how long after live work some of the allowance is kept for more of it.
 const liveMemory = time.Minute
 
@@ -273,7 +279,11 @@ func (b *budget) aim() float64 {
 	if math.IsInf(tokens, 1) {
 		return 0
 	}
-	return max(2*tokens/requests, tokens/10)
+	often := float64(oftenFirst)
+	if tokens == b.learned.tokens.rate {
+		often = b.learned.often
+	}
+	return max(2*tokens/requests, tokens/often)
 }
 
 // scarce tells whether requests are what is short: then no place in one should stay empty.
@@ -414,7 +424,7 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 			}
 		}
 	}
-	if c.sent.Before(b.notBefore) && now.Before(b.notBefore) {
+	if !c.sent.After(b.struck) || c.sent.Before(b.notBefore) && now.Before(b.notBefore) {
 		return // it was under way when an earlier one was refused: the same news
 	}
 	b.refusals++
@@ -427,8 +437,8 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 	if !b.stated && (math.IsInf(requests, 1) && math.IsInf(tokens, 1) || b.learned.rate > 0 || b.strikes >= strikesMost) {
 		b.learned.refuse(c, now)
 	}
-	// Whatever was told, a refusal is followed by a pause.
-	if failed.RetryAfter <= 0 && b.wait(Live, c.tokens, 0, now) == 0 {
+	// Whatever was told, a refusal is followed by a pause; and where it was not the first, by a longer one than the account says.
+	if failed.RetryAfter <= 0 && (b.refusals > 1 || b.wait(Live, c.tokens, 0, now) == 0) {
 		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
 		b.pause(now.Add(longest/2+rand.N(longest/2+1)), now)
 	}
@@ -487,6 +497,9 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 			b.rate, b.window = rate, 0
 			// Until it is told what a pause leaves us, a second's worth is.
 			b.size = max(1, rate)
+			if !t.State {
+				b.size = max(1, heardSize*rate)
+			}
 			if !known && !t.State {
 				b.move(-b.level) // whoever tells without saying what is left has just refused us
 			}
@@ -543,6 +556,9 @@ func (b *bucket) tell(t Told, at mark, sent, now time.Time) {
 	}
 }
 
+// heardSize is how much of a second's worth that is where nobody says what is left: if it was all of it, the least delay on the way would have one refused that comes after a pause.
+const heardSize = .97
+
 // toldFor is for how long a limit holds that is not told again.
 const toldFor = 10 * time.Minute
 
@@ -560,82 +576,127 @@ const answersForMore = 12
 // resetRounding is by how much a told reset may be too long because it was rounded up.
 const resetRounding = time.Second
 
+// climb is how more than a known limit is tried for: little by little, as long as there is work for it.
+type climb struct {
+	next   time.Time // when the last step was, or the first one may be; zero: none may
+	wanted bool      // work had to wait for the limit since then
+}
+
+// step is the time that a step may make up for; 0: none may be made now.
+func (c *climb) step(now time.Time) time.Duration {
+	passed := now.Sub(c.next)
+	if c.next.IsZero() || passed < time.Second/4 {
+		return 0
+	}
+	if c.next = now; !c.wanted {
+		return 0
+	}
+	c.wanted = false
+	return min(passed, 2*time.Second) // in a longer time nobody asked, and nothing was tried
+}
+
+// longer is for how long nothing more is tried once that was in vain again.
+func longer(quiet time.Duration) time.Duration {
+	return min(max(quiet+quiet/2, quietFirst), quietLongest)
+}
+
 // hearsay is how limits that only refusals tell are believed: the next refusal says them again, and without one they may have been raised.
 type hearsay struct {
-	rates  [2]float64 // of requests and tokens, as they were told last
-	quiet  time.Duration
-	grows  time.Time // when they last grew, or may begin to; zero: nothing was told
-	wanted bool      // work had to wait for them since
+	climb
+	rates [2]float64 // of requests and tokens, as they were told last
+	quiet time.Duration
 }
 
 // again hears them.
 func (h *hearsay) again(r Report, now time.Time) {
 	rates := [2]float64{r.Requests.Limit, r.Tokens.Limit}
-	if h.quiet = min(max(2*h.quiet, quietFirst), quietLongest); rates != h.rates {
+	if h.quiet = longer(h.quiet); rates != h.rates {
 		h.quiet = quietFirst
 	}
-	h.rates, h.grows = rates, now.Add(h.quiet)
+	h.rates, h.next = rates, now.Add(h.quiet)
 }
 
 // grow tries for more, after a while.
 func (h *hearsay) grow(told *account, now time.Time) {
-	passed := now.Sub(h.grows)
-	if h.grows.IsZero() || passed < time.Second/4 {
+	step := h.step(now)
+	if step == 0 {
 		return
 	}
-	if h.grows = now; !h.wanted {
-		return
-	}
-	h.wanted = false
-	factor := math.Pow(slowly, min(passed, 2*time.Second).Seconds())
+	factor := math.Pow(slowly, step.Seconds())
 	for _, b := range []*bucket{&told.requests, &told.tokens} {
 		b.fill(now)
 		b.rate, b.size = b.rate*factor, b.size*factor
 	}
 }
 
-// lesson is what a provider that tells nothing taught us by refusing. At a refusal nothing of its allowance is left; so what it took between one and the next is what it
-// allows in that time, whatever may be saved up over a pause.
+// lesson is what a provider that tells nothing taught us by refusing. At a refusal less of its allowance is left than what it refused; so what it took between one and the next is what it
+// allows in that time, but for the sizes of the two that were refused, whatever may be saved up over a pause.
 type lesson struct {
 	account
-	number int       // how many refusals counted
-	since  time.Time // when the last of them was sent, or else the first request of all
-	// What was sent since.
+	climb
+	number int // how many refusals counted
+	// The refusal that is measured from: when it was sent, or else the first request of all, how many tokens it had, and what was sent since.
+	since                    time.Time
+	refused                  float64
 	sentRequests, sentTokens float64
 
-	rate     float64   // the pace, a second; 0: none was learned
-	ofTokens bool      // it is of tokens, not of requests
-	faster   float64   // by how much it grows in a second, while it is wanted; less with each refusal
-	wanted   bool      // work had to wait for it since it last grew
-	grows    time.Time // when it last grew, or may begin to
-	grown    bool      // since the last refusal
+	rate     float64 // the pace, a second; 0: none was learned
+	known    float64 // what it was after the last refusal
+	ofTokens bool    // it is of tokens, not of requests
+	measured bool    // by what was taken between two refusals
+	sure     bool    // over a long time
+	blind    bool    // what was left at since is not known
+	least    float64 // what it is at least, if it is the right allowance of the two; 0: not known
+	often    float64 // how many requests a second are aimed at
+	rarer    bool    // it was made less for what was measured
+	faster   float64 // by how much it grows in a second, while it is wanted
+	grown    bool    // since the last refusal
 	quiet    time.Duration
+	row      int       // refusals with nothing taken since the last
+	short    run       // of refusals after a request or two
 	vain     int       // refusals in a row at a pace that had not grown since the last, and was not far off
 	before   float64   // the pace before those
 	deaf     time.Time // nothing is learned until then: the refusals have nothing to do with the pace
 }
 
+// run is what was taken in several times between refusals.
+type run struct {
+	refusals         int
+	since            time.Time
+	requests, tokens float64
+}
+
 const (
-	// learnedCaution keeps below what was measured.
-	learnedCaution = .98
+	// learnedCaution keeps below what was measured, and learnedLittle below what was measured over a long time.
+	learnedCaution, learnedLittle = .98, .995
 	// learnedBurst is how long a time's allowance may be used at once.
 	learnedBurst = 100 * time.Millisecond
-	// quietFirst is how long a measured pace is kept before more is tried, and doubles while nothing more is found, up to quietLongest.
-	quietFirst, quietLongest = 30 * time.Second, 10 * time.Minute
-	// tokensBind: a request of so many tokens that is refused, is so for its tokens. Providers allow from 300 to 3,000 tokens for each request that they allow.
-	tokensBind = 1000
+	// quietFirst is how long a measured pace is kept before more is tried, and by a half longer each time that nothing more is found, up to quietLongest.
+	quietFirst, quietLongest = 45 * time.Second, 10 * time.Minute
+	// tokensBind: a request of so many tokens that is refused, is so for its tokens. Providers allow from tokensLeast to 3,000 tokens for each request that they allow.
+	tokensBind, tokensLeast = 1000, 300
 	// vainMost refusals in a row at a measured pace, each of which lowered it, and it is not the pace that is refused.
 	vainMost = 4
 	// deafFor is for how long it is then kept as it was.
 	deafFor = time.Minute
-	// learnedHead is how long a time's allowance is taken to have been saved up before the beginning.
-	learnedHead = 15 * time.Second
-	// measuredWithin: over a longer time than this the limits may have changed in between.
-	measuredWithin = time.Minute
+	// shortMost refusals in a row, each after shortest requests at the most, and it was the other of the two allowances that they were for.
+	shortMost, shortest = 4, 2
+	// oftenFirst requests a second are aimed at where the pace is one of tokens, and by oftenLess times fewer after it had seemed to be one of requests.
+	oftenFirst, oftenLess = 10, 5
+	// leastPart of what was taken before the first refusal, had that been a minute's allowance, and it was not an allowance of that.
+	leastPart = .7
+	// learnedHead is how long a time's allowance may have been saved up before the beginning.
+	learnedHead = time.Minute
+	// enough times what was refused has to be taken for a measurement.
+	enough = 5
+	// agreed is by what part two rough figures may differ that are as good as a measurement.
+	agreed = .1
 	// slowest is how long after a refusal the next such request goes at the latest: at no pace at all it would never be known that things have changed.
 	slowest = time.Minute
-	// quickly and slowly are the first and the last growth of a pace, a second.
-	quickly, slowly = 2, 1.05
+	// quickly and slowly are how a pace grows in a second that was guessed, and that was measured.
+	quickly, slowly = 4, 1.2
+	// cutWithin is how soon after a refusal the next one says that the limit was lowered, if next to nothing was taken.
+	cutWithin = 5 * time.Second
 )
 
 // note counts a request that is being sent.
@@ -657,17 +718,37 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	if now.Before(l.deaf) {
 		return
 	}
+	if l.rate > 0 && c.sentRequests == 0 {
+		l.again(c, now)
+		return
+	}
+	l.row = 0
 	passed := max(c.sent.Sub(l.since).Seconds(), .1)
-	ofTokens := l.ofTokens
 	if l.rate == 0 {
-		ofTokens = c.tokens >= tokensBind
+		// What was saved up before the beginning is in it, which is a minute's allowance at the most. Where it was a second's, growing soon finds out.
+		l.ofTokens = c.tokens >= tokensBind
+		sent, refused, _ := l.units(c)
+		l.often = oftenFirst
+		l.learn(c, max(sent, refused/2)/(passed+learnedHead.Seconds()), quickly, 0, now)
+		l.least = l.rate
+		return
 	}
-	sent, refused := c.sentRequests, 1.0
-	if ofTokens {
-		sent, refused = c.sentTokens, c.tokens
+	if l.isShort(c) {
+		// It hardly took anything, however slow we were: so it counts something else.
+		l.other(charge{sent: c.sent, tokens: c.tokens, sentRequests: l.short.requests, sentTokens: l.short.tokens}, l.short.since, now)
+		return
 	}
+	sent, refused, earlier := l.units(c)
 	pace := sent / passed
-	if !l.grown && l.rate > 0 && pace > l.rate/3 {
+	if pace < leastPart*l.least && passed >= 1 {
+		l.other(c, l.since, now)
+		return
+	}
+	precise := sent >= enough*max(refused, earlier) && l.known > pace/2 && !l.blind
+	if l.measured && pace < l.known/2 && passed < cutWithin.Seconds() {
+		l.measured, l.grown = false, false
+	}
+	if l.measured && !l.grown && pace > l.rate/2 {
 		if l.vain++; l.vain == 1 {
 			l.before = l.rate
 		}
@@ -675,42 +756,107 @@ func (l *lesson) refuse(c charge, now time.Time) {
 		l.vain = 0
 	}
 	switch {
-	case l.rate == 0:
-		// What was saved up before the beginning is in it, which may have been a minute's or a second's allowance: growing soon finds out.
-		pace, l.faster = max(sent, refused/2)/(passed+learnedHead.Seconds()), quickly
-	case l.faster < quickly && sent >= 5*refused && passed <= measuredWithin.Seconds():
-		// It may have been a little more, by what was refused; that is little beside what was sent.
-		pace, l.faster = min(pace, l.rate), slowly/2
-	case l.grown:
-		pace = min(max(pace, l.rate/l.faster), l.rate)
-		l.faster = math.Sqrt(l.faster)
-	default:
-		pace, l.faster = min(max(pace, l.rate/8), .9*l.rate), math.Sqrt(quickly)
-	}
-	measured := l.faster < slowly
-	l.faster = max(l.faster, slowly)
-	if l.vain == vainMost {
-		l.pace(l.before, ofTokens)
+	case l.vain == vainMost:
+		l.pace(l.before)
 		l.vain, l.deaf = 0, now.Add(deafFor)
-		return
-	}
-	l.pace(max(learnedCaution*pace, refused/slowest.Seconds()), ofTokens)
-	l.requests.level, l.tokens.level = 0, 0
-	l.since, l.sentRequests, l.sentTokens = c.sent, 0, 0
-	l.grows, l.grown = now, false
-	if measured {
-		l.quiet = min(max(2*l.quiet, quietFirst), quietLongest)
-		l.grows = now.Add(l.quiet)
-	} else {
-		l.quiet = 0
+	case l.vain > 0:
+		l.learn(c, learnedCaution*min(pace, l.rate), slowly, max(l.quiet, quietFirst), now)
+	case l.measured && l.grown && l.wasRaised(sent-earlier, passed):
+		l.learn(c, math.Sqrt(l.known*l.rate), slowly, 0, now)
+	case l.measured && l.grown:
+		// It was slow for most of the time, so that some of the allowance may have been lost.
+		l.learn(c, max(learnedLittle*pace, learnedCaution*l.known), slowly, longer(l.quiet), now)
+		l.sure = true
+	case precise:
+		l.spread(c, passed)
+		l.learn(c, learnedCaution*pace, slowly, quietFirst, now)
+	case math.Abs(pace-l.known) < agreed*l.known && !l.blind:
+		l.spread(c, passed)
+		l.learn(c, learnedCaution*min(pace, l.known), slowly, quietFirst, now)
+	default:
+		// How much of what was sent had been left at the beginning is unknown: all of what was refused then, at the most.
+		low := (sent - earlier) / passed
+		switch {
+		case !l.grown:
+			low = max(low, pace/2)
+		case l.known < pace/4:
+			low = pace // what was lost while it was too slow is more
+		default:
+			low = max(low, l.known)
+		}
+		l.learn(c, min(low, pace), slowly, 0, now)
 	}
 }
 
-// pace sets the pace, of tokens or of requests. The other is not bound: which of the two it was that a refusal was for, is a guess, made at the first.
-func (l *lesson) pace(rate float64, ofTokens bool) {
-	l.rate, l.ofTokens = rate, ofTokens
+// spread has requests be fewer and larger than those that a pace of tokens was measured with, once, where it may be requests that are counted after all: then more tokens are taken when
+// it grows. That is so where fewer were sent than aimed at, because their inputs are large, or where they were smaller than providers allow for each.
+func (l *lesson) spread(c charge, passed float64) {
+	often := c.sentRequests / passed / 2
+	if l.ofTokens && !l.rarer && (often < l.often/4 || c.sentTokens < tokensLeast*c.sentRequests) {
+		l.often, l.rarer = min(often, l.often), true
+	}
+}
+
+// units are what was sent, what is refused, and what was refused before, in what the pace is of.
+func (l *lesson) units(c charge) (sent, refused, earlier float64) {
+	if l.ofTokens {
+		return c.sentTokens, c.tokens, l.refused
+	}
+	return c.sentRequests, 1, 1
+}
+
+// again is another refusal, when nothing was taken since the last: how long there was nothing is part of what is measured.
+func (l *lesson) again(c charge, now time.Time) {
+	l.next = now.Add(time.Second)
+	// So large a request may never be taken.
+	if l.row++; l.row == shortMost && !l.ofTokens && c.tokens >= tokensBind {
+		l.other(charge{sent: c.sent, tokens: c.tokens}, l.since, now)
+	}
+}
+
+// other has it that the other of the two allowances is what is refused.
+func (l *lesson) other(c charge, since, now time.Time) {
+	l.ofTokens = !l.ofTokens
+	if l.ofTokens {
+		l.often = max(l.often/oftenLess, 1/slowest.Seconds())
+	}
+	l.row, l.short, l.least, l.rarer = 0, run{}, 0, false
+	sent, _, _ := l.units(c)
+	l.learn(c, sent/max(c.sent.Sub(since).Seconds(), .1), slowly, 0, now)
+}
+
+// isShort notes how much was taken before a refusal, and tells whether that was next to nothing too often.
+func (l *lesson) isShort(c charge) bool {
+	if c.sentRequests > shortest || l.measured {
+		l.short = run{}
+		return false
+	}
+	if l.short.refusals++; l.short.refusals == 1 {
+		l.short.since = l.since
+	}
+	l.short.requests += c.sentRequests
+	l.short.tokens += c.sentTokens
+	return l.short.refusals >= shortMost
+}
+
+// learn sets the pace after a refusal, and how it grows. quiet is for how long it was measured well enough; 0: it was not.
+func (l *lesson) learn(c charge, pace, faster float64, quiet time.Duration, now time.Time) {
+	_, refused, _ := l.units(c)
+	l.pace(max(pace, refused/slowest.Seconds()))
+	if l.measured = quiet > 0; l.measured {
+		l.least = 0 // it may be lowered
+	}
+	l.known, l.faster, l.quiet = l.rate, faster, quiet
+	l.requests.level, l.tokens.level = 0, 0
+	l.since, l.refused, l.sentRequests, l.sentTokens = c.sent, c.tokens, 0, 0
+	l.next, l.grown, l.blind, l.sure = now.Add(quiet), false, false, false
+}
+
+// pace sets the pace. The other of the two allowances is not bound: which of them it was that a refusal was for, is a guess.
+func (l *lesson) pace(rate float64) {
+	l.rate = rate
 	bound, free := &l.requests, &l.tokens
-	if ofTokens {
+	if l.ofTokens {
 		bound, free = free, bound
 	}
 	bound.rate, bound.size = rate, max(1, rate*learnedBurst.Seconds())
@@ -719,18 +865,28 @@ func (l *lesson) pace(rate float64, ofTokens bool) {
 
 // grow tries for more, after a while: the limits may have been raised, or be higher than they seemed.
 func (l *lesson) grow(now time.Time) {
-	passed := now.Sub(l.grows)
-	if l.rate == 0 || passed < time.Second/4 {
+	step := l.step(now)
+	if step == 0 {
 		return
 	}
-	if !l.wanted {
-		l.grows = now
-		return
-	}
-	l.wanted = false
-	passed = min(passed, 2*time.Second) // in a longer time nobody asked, and nothing was tried
 	l.requests.fill(now)
 	l.tokens.fill(now)
-	l.pace(l.rate*math.Pow(l.faster, passed.Seconds()), l.ofTokens)
-	l.grows, l.grown = now, true
+	l.pace(l.rate * math.Pow(l.faster, step.Seconds()))
+	l.grown = true
+	sent, _, earlier := l.units(charge{sentRequests: l.sentRequests, sentTokens: l.sentTokens})
+	if l.measured && l.wasRaised(sent-earlier, now.Sub(l.since).Seconds()) {
+		// More was taken than was ever allowed before. From here on it is learned anew, and what is left now is not known.
+		l.measured, l.blind, l.faster, l.known = false, true, quickly, l.rate
+		l.number++
+		l.since, l.refused, l.sentRequests, l.sentTokens = now, 0, 0, 0
+	}
+}
+
+// wasRaised tells whether so much was taken since the last refusal as the measured limit does not allow in that time.
+func (l *lesson) wasRaised(least, passed float64) bool {
+	more := 1.15 // than what was measured for a few seconds
+	if l.sure {
+		more = 1.04
+	}
+	return least > more*l.known*passed
 }

@@ -323,6 +323,10 @@ func (b *Batcher) admit(q *queue, part *flight, now time.Time, later func(time.T
 		if !trial && l.flying >= l.slots(lane, role) {
 			return nil, 0, 0
 		}
+		if wait := l.spacing(role, now); wait > 0 {
+			later(now.Add(wait))
+			return nil, 0, 0
+		}
 		if wait := l.budget.wait(lane, tokens*l.budget.factor, l.flying, now); wait > 0 {
 			later(now.Add(wait))
 			l.hold(now.Add(wait), now)

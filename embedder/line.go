@@ -63,6 +63,15 @@ func (l *line) slots(lane Lane, role Role) int {
 	return min(l.open, l.most-l.reserve)
 }
 
+// spacing is how long the next request of documents waits so that those in flight come there one after the other, where a provider may have limits that nobody has told. It is not for what
+// is allowed: when one is refused for a limit, few are right behind it that will be refused too. As many can be in flight as without.
+func (l *line) spacing(role Role, now time.Time) time.Duration {
+	if l.reporter == nil || l.flying == 0 || role == Query || !l.budget.unlimited() {
+		return 0
+	}
+	return l.budget.sent.Add(l.takes / time.Duration(2*l.open)).Sub(now)
+}
+
 // hold notes that work waits for the allowance until then.
 func (l *line) hold(until, now time.Time) {
 	if l.held.IsZero() {

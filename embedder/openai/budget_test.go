@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -84,10 +85,10 @@ func TestAtTheLimit(t *testing.T) {
 		"told by headers":                     {mockprovider.Config{}, embedder.Limits{}, 1.02, 0},
 		"in the settings, and told":           {mockprovider.Config{}, known, 1.02, 0},
 		"in the settings alone":               {mockprovider.Config{Headers: "none", Quiet: true}, known, 1.02, 0},
-		"told by refusals":                    {mockprovider.Config{Headers: "none"}, embedder.Limits{}, 1.1, 5},
-		"told by nobody":                      {mockprovider.Config{Headers: "none", Quiet: true}, embedder.Limits{}, 1.3, 15},
+		"told by refusals":                    {mockprovider.Config{Headers: "none"}, embedder.Limits{}, 1.02, 5},
+		"told by nobody":                      {mockprovider.Config{Headers: "none", Quiet: true}, embedder.Limits{}, 1.025, 5},
 		"a minute at once, told":              {mockprovider.Config{Burst: time.Minute}, embedder.Limits{}, 1.02, 0},
-		"a minute at once, told by nobody":    {mockprovider.Config{Burst: time.Minute, Headers: "none", Quiet: true}, embedder.Limits{}, 1.3, 15},
+		"a minute at once, told by nobody":    {mockprovider.Config{Burst: time.Minute, Headers: "none", Quiet: true}, embedder.Limits{}, 1.02, 5},
 		"windows, told":                       {mockprovider.Config{Window: time.Minute}, embedder.Limits{}, 1.02, 0},
 		"charged otherwise":                   {mockprovider.Config{UsageFactor: 1.3}, embedder.Limits{}, 1.02, 0},
 		"charged otherwise, in the settings":  {mockprovider.Config{UsageFactor: 1.3, Headers: "none", Quiet: true}, known, 1.02, 0},
@@ -116,6 +117,63 @@ func TestAtTheLimit(t *testing.T) {
 					t.Errorf("%d inputs were paid for, and %d needed", stats.Inputs, needed)
 				}
 			})
+		})
+	}
+}
+
+// TestLearning: where nobody tells the limits, few requests are refused until they are known, and little time is lost, however much is granted at once, and whether it is tokens that
+// are counted or requests. LIVERAG_SEEDS is how many times that is tried.
+func TestLearning(t *testing.T) {
+	seeds := 1
+	if n, err := strconv.Atoi(os.Getenv("LIVERAG_SEEDS")); err == nil {
+		seeds = n
+	}
+	const jitter = 50 * time.Millisecond
+	tokens := mockprovider.Config{RPM: 3000, TPM: 1_000_000, Jitter: jitter}
+	requests := mockprovider.Config{RPM: 60, Jitter: jitter}
+	for name, c := range map[string]struct {
+		provider    mockprovider.Config
+		burst       time.Duration
+		window      time.Duration
+		concurrency int
+		documents   int
+		within      float64
+		refused     int64
+	}{
+		"a second at once":                    {tokens, time.Second, 0, 8, 1000, 1.03, 5},
+		"a minute at once":                    {tokens, time.Minute, 0, 8, 1000, 1.02, 5},
+		"a minute at once, many in flight":    {tokens, time.Minute, 0, 32, 1000, 1.02, 5},
+		"a second at once, two in flight":     {tokens, time.Second, 0, 2, 1000, 1.03, 5},
+		"a minute at its end":                 {tokens, 0, time.Minute, 8, 1000, 2, 40},
+		"requests alone, a second at once":    {requests, time.Second, 0, 8, 2000, 5, 60},
+		"requests alone, a minute at once":    {requests, time.Minute, 0, 8, 2000, 5, 30},
+		"many small inputs, requests alone":   {mockprovider.Config{RPM: 600, Jitter: jitter}, time.Second, 0, 8, 4000, 4, 50},
+		"ten thousand tokens for each second": {mockprovider.Config{RPM: 1500, TPM: 600_000, Jitter: jitter}, time.Second, 0, 8, 600, 1.1, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range seeds {
+				synctest.Test(t, func(t *testing.T) {
+					c.provider.Burst, c.provider.Window, c.provider.Seed = c.burst, c.window, uint64(seed)
+					c.provider.Headers, c.provider.Quiet, c.provider.Latency = "none", true, 50*time.Millisecond
+					s := schedule(t, c.provider, embedder.BatchConfig{Concurrency: c.concurrency})
+					chunks, size := 5, 400
+					if c.provider.RPM == 600 {
+						chunks, size = 12, 20
+					}
+					took := s.documents(t, t.Context(), c.documents, chunks, size)
+					stats := s.provider.Stats()
+					floor := s.provider.Floor(int64(c.documents*chunks/128)+2, stats.Tokens)
+					if seed == 0 || stats.RateLimited > c.refused {
+						t.Logf("seed %d: %v, floor %v (%.3f); %d requests of %.1f inputs, %d refused", seed, took, floor, float64(took)/float64(floor), stats.Requests, stats.InputsPerRequest, stats.RateLimited)
+					}
+					if stats.RateLimited > c.refused {
+						t.Errorf("seed %d: %d answers of 429, want at most %d", seed, stats.RateLimited, c.refused)
+					}
+					if float64(took) > c.within*float64(floor) {
+						t.Errorf("seed %d: it took %v; the limits alone take %v", seed, took, floor)
+					}
+				})
+			}
 		})
 	}
 }
@@ -170,7 +228,7 @@ func TestBadTimes(t *testing.T) {
 	}{
 		"cut to a tenth and restored": {mockprovider.Config{Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.05, 10},
 		"the same, told by refusals":  {mockprovider.Config{Headers: "none", Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.5, 10},
-		"the same, told by nobody":    {mockprovider.Config{Headers: "none", Quiet: true, Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 2.5, 150},
+		"the same, told by nobody":    {mockprovider.Config{Headers: "none", Quiet: true, Schedule: at("30s:rpm=300,tpm=100000;90s:rpm=3000,tpm=1000000")}, 1.5, 20},
 		"ten minutes of 503":          {mockprovider.Config{Schedule: at("30s:503;10m30s:up")}, 1.15, 0},
 		"ten minutes of nothing":      {mockprovider.Config{Schedule: at("30s:cut;10m30s:up")}, 1.15, 0},
 		"one in twenty fails":         {mockprovider.Config{Faults: faults, Seed: 3}, 1.15, 0},
