@@ -22,6 +22,8 @@ type Mapping struct {
 	Text Expr `json:"text,omitzero" yaml:"text,omitempty"`
 	// Deleted is true or false; absent or null is false.
 	Deleted Expr `json:"deleted,omitzero" yaml:"deleted,omitempty"`
+	// Backfill is true for imported history, as of a connector's first snapshot; absent or null is false. See Change.Backfill.
+	Backfill Expr `json:"backfill,omitzero" yaml:"backfill,omitempty"`
 	// UpdatedAt is a time as in RFC 3339, or a number: Unix time in seconds, milli-, micro- or nanoseconds, told apart by its size.
 	UpdatedAt   Expr `json:"updated_at,omitzero" yaml:"updated_at,omitempty"`
 	Title       Expr `json:"title,omitzero" yaml:"title,omitempty"`
@@ -400,19 +402,32 @@ func (c *Change) decodeMapped(m *Mapping, maxBytes int) *Problem {
 		c.Kind = Delete
 		return nil
 	}
-	switch v := m.Deleted.eval(&r).(type) {
-	case nil:
-	case bool:
-		if v {
-			c.Kind = Delete
-			return nil
-		}
-	default:
-		return mappingFailed("deleted", "is neither true nor false; compare it, as in $.op == \"d\"")
+	backfill, p := r.holds("backfill", m.Backfill, "r")
+	if p != nil {
+		return p
+	}
+	c.Backfill = c.Backfill || backfill
+	switch deleted, p := r.holds("deleted", m.Deleted, "d"); {
+	case p != nil:
+		return p
+	case deleted:
+		c.Kind = Delete
+		return nil
 	}
 	c.Kind = Upsert
 	c.Document = &Document{Tenant: c.Tenant}
 	return c.Document.fromMapping(m, &r, maxBytes)
+}
+
+// holds tells whether a field's expression is true of the record.
+func (r *mapped) holds(field string, e Expr, example string) (bool, *Problem) {
+	switch v := e.eval(r).(type) {
+	case nil:
+		return false, nil
+	case bool:
+		return v, nil
+	}
+	return false, mappingFailed(field, fmt.Sprintf("is neither true nor false; compare it, as in $.op == %q", example))
 }
 
 func (c *Change) mappedNames(m *Mapping, r *mapped) *Problem {

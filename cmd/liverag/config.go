@@ -167,6 +167,7 @@ type MappingConfig struct {
 	Title       string            `name:"title" doc:"Where the title is."`
 	URL         string            `name:"url" doc:"Where the URL is."`
 	Deleted     string            `name:"deleted" doc:"What is true of a value that means a deletion, as in $.op == \"d\". A null value always does."`
+	Backfill    string            `name:"backfill" doc:"What is true of a value that is imported history and waits behind what people change now, as in $.op == \"r\". A record with the header liverag-backfill always is."`
 	UpdatedAt   string            `name:"updated_at" doc:"Where the time of change at the origin is: RFC 3339, or Unix time in seconds down to nanoseconds. Empty: the record's timestamp."`
 	Tenant      string            `name:"tenant" doc:"Where the tenant is."`
 	ACL         string            `name:"acl" doc:"Where the list of principals is that may read the document."`
@@ -194,6 +195,7 @@ func (m *MappingConfig) mapping() (*stream.Mapping, error) {
 	parse("title", m.Title, &out.Title)
 	parse("url", m.URL, &out.URL)
 	parse("deleted", m.Deleted, &out.Deleted)
+	parse("backfill", m.Backfill, &out.Backfill)
 	parse("updated_at", m.UpdatedAt, &out.UpdatedAt)
 	parse("tenant", m.Tenant, &out.Tenant)
 	parse("acl", m.ACL, &out.ACL)

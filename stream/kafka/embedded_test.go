@@ -643,11 +643,11 @@ func TestForeignTopic(t *testing.T) {
 	if _, err := kadm.NewClient(raw).CreateTopic(t.Context(), 7, 1, map[string]*string{"cleanup.policy": kadm.StringPtr("delete"), "retention.ms": &week}, "orders.v1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := raw.ProduceSync(t.Context(), kgo.SliceRecord([]byte(`{"pk":17,"body":"B"}`))).FirstErr(); err != nil {
+	if err := raw.ProduceSync(t.Context(), kgo.SliceRecord([]byte(`{"pk":17,"body":"B"}`)), kgo.SliceRecord([]byte(`{"pk":18,"body":"C","op":"r"}`))).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	var m stream.Mapping
-	if err := json.Unmarshal([]byte(`{"id":"$.pk","text":"$.body"}`), &m); err != nil {
+	if err := json.Unmarshal([]byte(`{"id":"$.pk","text":"$.body","backfill":"$.op == \"r\""}`), &m); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Mapping = &m
@@ -658,8 +658,11 @@ func TestForeignTopic(t *testing.T) {
 	if l.identity.Partitions != 7 {
 		t.Errorf("%d partitions, the topic has 7", l.identity.Partitions)
 	}
-	if got := readAll(t, l, stream.From{}); len(got) != 1 || got[0].ID != "17" || got[0].Document == nil || got[0].Document.Text != "B" {
+	if got := readAll(t, l, stream.From{}); len(got) != 2 {
 		t.Errorf("got %+v", got)
+	}
+	if got := readAll(t, l, stream.From{Fresh: true}); len(got) != 1 || got[0].ID != "17" || got[0].Document == nil || got[0].Document.Text != "B" {
+		t.Errorf("without what the mapping says is history got %+v", got)
 	}
 	if _, err := l.Append(t.Context(), upsert("a", "x")); err == nil || !strings.Contains(err.Error(), "read-only") {
 		t.Errorf("appending to a read-only topic: %v", err)

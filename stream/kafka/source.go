@@ -162,6 +162,9 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 			continue
 		}
 		c := stream.DecodeRecord(raw, s.log.cfg.Mapping, s.log.cfg.MaxDocumentBytes)
+		if s.fresh && c.Backfill { // as its mapping says
+			continue
+		}
 		c.Position = stream.Position{Partition: r.Partition, Offset: r.Offset}
 		epoch := s.log.cfg.Epoch
 		if s.spread && r.Partition == partitionOf(r.Key, s.log.identity.Partitions) {
