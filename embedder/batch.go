@@ -222,6 +222,9 @@ func (b *Batcher) Embed(ctx context.Context, role Role, inputs []string) ([][]fl
 	if c.left == 0 {
 		return c.vectors, nil
 	}
+	if c.usage.takenBack() {
+		return nil, b.takenBack()
+	}
 	c.waiting, c.asked = c.left, c.left
 
 	b.mu.Lock()

@@ -159,7 +159,11 @@ func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
 		l, least, held := b.admit(q, nil, now, later)
 		switch {
 		case l != nil:
-			b.send(b.take(q, l, least, now), l, now)
+			if f := b.take(q, l, least, now); len(f.parts) > 0 {
+				b.send(f, l, now)
+			} else { // all that waited was taken back
+				f.cancel()
+			}
 			return true
 		case held > 0 && b.tooLate(q, held, "the provider's allowance is used up"):
 			return true
@@ -417,6 +421,10 @@ func (b *Batcher) fill(l *load, q *queue) {
 			}
 			l.most = min(l.most, c.company)
 		}
+		if !c.usage.hold() {
+			b.finish(c, b.takenBack())
+			continue
+		}
 		joined := false
 		for n := 0; n < turn && c.waiting > 0; {
 			again := len(c.again) > 0
@@ -457,6 +465,7 @@ func (b *Batcher) fill(l *load, q *queue) {
 			q.tokens -= cost
 			n++
 		}
+		c.usage.release(joined)
 		if joined {
 			b.board(f, c)
 			q.unlink(c)
@@ -473,7 +482,6 @@ func (b *Batcher) fill(l *load, q *queue) {
 
 // board notes that a call has inputs in a request.
 func (b *Batcher) board(f *flight, c *call) {
-	c.usage.begin()
 	if n := len(c.flights); n == 0 || c.flights[n-1] != f {
 		c.flights = append(c.flights, f)
 		f.calls++
@@ -777,8 +785,15 @@ func (b *Batcher) unload(f *flight) []*call {
 		}
 	}
 	slices.Reverse(calls)
-	return slices.DeleteFunc(calls, func(c *call) bool { return c.resting }) // those come back by themselves
+	return slices.DeleteFunc(calls, func(c *call) bool {
+		if c.usage.takenBack() {
+			b.finish(c, b.takenBack())
+		}
+		return c.finished || c.resting // those come back by themselves
+	})
 }
+
+func (b *Batcher) takenBack() error { return fmt.Errorf("embed with %s: %w", b.Name(), ErrTakenBack) }
 
 // retry has the inputs of a request that failed sent again, later, and ends the calls that have failed for long enough. Once a request has failed twice in a row, its
 // inputs go in ones of at most smaller: it may be one input that makes the endpoint fail.

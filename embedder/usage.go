@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"sync"
-	"sync/atomic"
 )
 
 // Usage is what calls made under [WithUsage] sent to the model, as far as it answered. What a cache had costs nothing. Safe for concurrent use.
@@ -13,9 +12,10 @@ type Usage struct {
 	// CountTokens asks for Tokens also where nobody counts them otherwise, which takes the tokenizer's time once more.
 	CountTokens bool
 
-	begun atomic.Bool
-
 	mu     sync.Mutex
+	begun  bool // an input is being sent, or has been answered
+	back   bool // the call was taken back
+	unsent bool // it is to be, once begun is false
 	traced bool // by a cache or a batch: inputs that are not in went were not sent
 	went   map[string]bool
 	inputs int64
@@ -55,20 +55,56 @@ func (u *Usage) Tokens() int64 {
 	return int64(math.Round(u.tokens))
 }
 
-// Begun tells whether an input is being sent, or has been answered: otherwise the call can be taken back at no cost.
-func (u *Usage) Begun() bool { return u.begun.Load() }
+// ErrTakenBack is how a call ends that was taken back before any of it was sent.
+var ErrTakenBack = errors.New("the call was taken back")
+
+// TakeBack has the call fail with [ErrTakenBack] where it would be sent, or sent again, for the first time with nothing of it answered. It tells whether that is so already: then nothing
+// of it is sent any more, and whoever waits for it need not. Otherwise some of it is being sent or has been answered, and the call goes on unless what is being sent fails; so it
+// costs nothing twice.
+func (u *Usage) TakeBack() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.unsent, u.back = true, u.back || !u.begun
+	return u.back
+}
+
+// takenBack tells whether it was.
+func (u *Usage) takenBack() bool {
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.back
+}
+
+// hold keeps the call from being taken back until release, unless it was.
+func (u *Usage) hold() bool {
+	if u == nil {
+		return true
+	}
+	u.mu.Lock()
+	if u.back {
+		u.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// release ends hold. sends: some of the call is being sent from now on.
+func (u *Usage) release(sends bool) {
+	if u != nil {
+		u.begun = u.begun || sends
+		u.mu.Unlock()
+	}
+}
 
 // undo notes that nothing was answered, and nothing is being sent.
 func (u *Usage) undo() {
 	if u != nil {
-		u.begun.Store(false)
-	}
-}
-
-// begin notes that an input is being sent.
-func (u *Usage) begin() {
-	if u != nil {
-		u.begun.Store(true)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.begun, u.back = false, u.unsent
 	}
 }
 

@@ -1002,18 +1002,21 @@ func (p *pipeline) model(ctx context.Context, t *task, usage *embedder.Usage, te
 	defer cancel(nil)
 	p.mu.Lock()
 	t.recall = func() {
-		if !usage.Begun() {
-			t.recalled++
+		if usage.TakeBack() {
 			t.recall = nil
 			cancel(errRecalled)
 		}
 	}
+	if newer := p.docs[t.key].waiting; newer != nil && newer.content != nil && t.recalled < recalls {
+		t.recall() // it came before there was anything to take back
+	}
 	p.mu.Unlock()
 	vectors, err := p.parts.Embedder.Embed(ctx, embedder.Index, texts)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	t.recall = nil
-	p.mu.Unlock()
-	if err != nil && context.Cause(ctx) == errRecalled {
+	if err != nil && (context.Cause(ctx) == errRecalled || errors.Is(err, embedder.ErrTakenBack)) {
+		t.recalled++
 		return nil, errRecalled
 	}
 	return vectors, err
