@@ -420,6 +420,11 @@ func TestHistoryDoesNotOvertakeWhatWasReadOnTo(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				time.Sleep(time.Minute)
+				x.mu.Lock()
+				if running := x.docs["d"].running; running != nil && running.recalled >= len(tt.newest) {
+					t.Errorf("it was taken back from the model %d times, for what is older", running.recalled)
+				}
+				x.mu.Unlock()
 				x.takes(time.Second)
 				time.Sleep(10 * time.Minute) // the model is tried again by and by
 				for _, when := range []string{"before", "after"} {

@@ -1007,7 +1007,7 @@ func (p *pipeline) model(ctx context.Context, t *task, usage *embedder.Usage, te
 			cancel(errRecalled)
 		}
 	}
-	if newer := p.docs[t.key].waiting; newer != nil && newer.content != nil && t.recalled < recalls {
+	if newer := p.docs[t.key].waiting; newer != nil && newer.content != nil && newer.content.Version > t.content.Version && t.recalled < recalls {
 		t.recall() // it came before there was anything to take back
 	}
 	p.mu.Unlock()
