@@ -8,7 +8,7 @@ import (
 )
 
 // A backlog of imported history can be deeper than memory, and take days where a provider's limit is low. What somebody changes meanwhile comes behind it in the log, and
-// is to be searchable at once all the same. So while reading is held back a second source reads on from there, passes over the history, and what is left goes through
+// is to be searchable at once all the same. So while reading is held back a second source reads on from there, passes over the history, but for who may read what, and what is left goes through
 // the pipeline like every other change, at its own version. The log's order is not lost by that: reading comes to these changes too, in its time, and finds that the store
 // has them; what it comes to before, of the same documents, is older than what is stored. Positions advance by reading alone, so a crash costs nothing but reading on anew.
 
@@ -63,7 +63,7 @@ func (p *pipeline) worthReadingOn() bool {
 	return p.behind && waiting[patient] > waiting[fresh]
 }
 
-// readOn reads what is no history beyond where reading is, until reading has come as far.
+// readOn reads what is no history, or says who may read something, beyond where reading is, until reading has come as far.
 func (p *pipeline) readOn(ctx context.Context) error {
 	p.mu.Lock()
 	terms := p.terms

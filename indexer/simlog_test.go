@@ -516,7 +516,7 @@ func (s *source) collect() (sourceBatch, error) {
 		}
 		for stable := p.stable(); !part.paused && part.next < stable && left > 0; part.next++ {
 			r := &p.records[part.next]
-			if r.event == nil || r.event.removed.Load() || r.event.aborted || s.fresh && r.event.change.Backfill {
+			if r.event == nil || r.event.removed.Load() || r.event.aborted || s.fresh && r.event.change.Backfill && r.event.change.Kind != stream.Access {
 				continue
 			}
 			left--

@@ -309,7 +309,8 @@ type From struct {
 	// Spread tells that partitions were added to the topic while it held documents, so that a document may have changes in two of them. Those in the partition
 	// that its key has now are the later ones: their versions are of the next epoch.
 	Spread bool
-	// Fresh leaves imported history out: changes with Backfill are passed over like a gap, unread.
+	// Fresh leaves imported history out: changes with Backfill are passed over like a gap, unread. Changes of access are not: what comes after them must not be shown to
+	// those whom they keep out.
 	Fresh bool
 }
 

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,11 +159,11 @@ func (s *source) Next(ctx context.Context) (stream.Batch, error) {
 		for _, h := range r.Headers {
 			raw.Headers = append(raw.Headers, stream.Header{Key: h.Key, Value: h.Value})
 		}
-		if s.fresh && raw.Backfill() {
+		if s.fresh && raw.Backfill() && !bytes.HasSuffix(raw.Key, []byte(stream.AccessSuffix)) {
 			continue
 		}
 		c := stream.DecodeRecord(raw, s.log.cfg.Mapping, s.log.cfg.MaxDocumentBytes)
-		if s.fresh && c.Backfill { // as its mapping says
+		if s.fresh && c.Backfill && c.Kind != stream.Access { // as its mapping says
 			continue
 		}
 		c.Position = stream.Position{Partition: r.Partition, Offset: r.Offset}

@@ -306,7 +306,7 @@ func testOrder(t *testing.T, h Harness) {
 	if i := slices.IndexFunc(fresh.changes, func(c stream.Change) bool { return c.Backfill }); i >= 0 {
 		t.Errorf("%v is history", fresh.changes[i].Position)
 	}
-	appendTo(t, p.Log, stream.Change{Kind: stream.Delete, ID: "doc-0", Backfill: true})
+	appendTo(t, p.Log, stream.Change{Kind: stream.Delete, ID: "doc-0", Backfill: true}, stream.Change{Kind: stream.Access, ID: "doc-1", ACL: []string{"a"}, Backfill: true})
 	ends, err := p.Log.Ends(within(t))
 	if err != nil {
 		t.Fatal(err)
@@ -314,6 +314,9 @@ func testOrder(t *testing.T, h Harness) {
 	fresh.until("the end, behind history", func() bool {
 		return !slices.ContainsFunc(ends, func(e stream.End) bool { return fresh.next[e.Partition] < e.Offset })
 	})
+	if more := fresh.changes[documents*(versions-1):]; len(more) != 1 || more[0].Kind != stream.Access || !more[0].Backfill {
+		t.Errorf("of history %+v was read, want the change of access alone", more)
+	}
 }
 
 func testKinds(t *testing.T, h Harness) {
