@@ -85,7 +85,7 @@ func (o *onward) Next(ctx context.Context) (stream.Batch, error) {
 	defer o.mu.Unlock()
 	var batch stream.Batch
 	for ; o.next < int64(len(o.changes)) && len(batch.Changes) < tapeReads; o.next++ {
-		if c := o.changes[o.next]; !c.Backfill {
+		if c := o.changes[o.next]; !c.Backfill || c.Kind == stream.Access {
 			batch.Changes = append(batch.Changes, c)
 		}
 	}
@@ -442,6 +442,129 @@ func TestHistoryDoesNotOvertakeWhatWasReadOnTo(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestAnEditIsNotShownToThoseWhomHistoryKeepsOut: who may read a document is known before an edit of it is shown, though it was imported and lies in the backlog.
+func TestAnEditIsNotShownToThoseWhomHistoryKeepsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 2, MaxInputs: 10}, chunker.Whole)
+		x.limit = 4 << 20
+		for i := range 10_000 {
+			x.tape.append(backfill(fmt.Sprint("old", i), fmt.Sprint("history ", i)))
+		}
+		x.tape.append(stream.Change{Kind: stream.Access, ID: "secret", ACL: []string{"ann"}, Backfill: true}, upsert("secret", "an edit of today"))
+		run()
+		if took := x.stored("secret", "an edit of today"); took > 30*time.Second {
+			t.Fatalf("it took %v: nobody read on", took)
+		}
+		revs, err := x.store.Current(t.Context(), "g", []string{"secret"})
+		if err != nil || !slices.Equal(revs[0].Readers(), []string{"ann"}) {
+			t.Errorf("it is shown to %q, want ann alone; %v", revs[0].Readers(), err)
+		}
+		x.takes(10 * time.Millisecond)
+		x.finish()
+	})
+}
+
+// TestWhatIsRefusedIsSaidOnce: reading comes to what was read on to and refused while what it superseded is still with the model, and gives that up for it.
+func TestWhatIsRefusedIsSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 1, MaxInputs: 1}, chunker.Whole)
+		x.model.do(func(_ context.Context, inputs []string) error {
+			if inputs[0] == refusedText {
+				return &embedder.Error{Op: "test", Input: 0, Err: fmt.Errorf("refused")}
+			}
+			return &embedder.Error{Op: "test", Temporary: true, Input: -1, Err: fmt.Errorf("503")}
+		})
+		run()
+		synctest.Wait()
+		newest := []stream.Change{upsert("d", "newest"), upsert("d", refusedText)}
+		x.readsOnTo(1, newest...)
+		time.Sleep(time.Minute)
+		if n := x.box.sent.Load(); n != 1 {
+			t.Fatalf("%d dead letters before reading comes to it", n)
+		}
+		x.tape.append(backfill("old", "history"))
+		x.tape.append(newest...)
+		time.Sleep(time.Minute)
+		x.takes(time.Second)
+		x.finish()
+		if n := x.box.sent.Load(); n != 1 {
+			t.Errorf("%d dead letters of one change", n)
+		}
+		if revs, err := x.store.Current(t.Context(), "g", []string{"d"}); err != nil || revs[0].Text != "newest" {
+			t.Errorf("it is %q, want what was superseded by what is refused; %v", revs[0].Text, err)
+		}
+	})
+}
+
+// TestFreshnessIsMeasuredOnce: a change that was read on to was searchable then. That reading comes to it later, together with others of its document, is no news.
+func TestFreshnessIsMeasuredOnce(t *testing.T) {
+	history, first, second, third := backfill("old", "history"), upsert("d", "first"), upsert("d", "second"), upsert("d", "third")
+	for _, tt := range []struct {
+		name string
+		do   func(*press)
+	}{
+		{"searchable before reading comes to it", func(x *press) {
+			x.readsOnTo(1, first)
+			x.stored("d", "first")
+			x.takes(10 * time.Second)
+			x.readsOnTo(2, second)
+			time.Sleep(time.Second) // it is with the model
+			x.tape.append(history, first, second, third)
+		}},
+		{"given up for what is newer", func(x *press) {
+			x.model.do(func(context.Context, []string) error {
+				return &embedder.Error{Op: "test", Temporary: true, Input: -1, Err: fmt.Errorf("503")}
+			})
+			x.readsOnTo(1, first)
+			time.Sleep(time.Second)
+			x.tape.append(history, first, second)
+			time.Sleep(time.Minute)
+			x.takes(time.Second)
+		}},
+		{"waiting when reading comes to it", func(x *press) {
+			x.takes(10 * time.Second)
+			x.readsOnTo(1, first)
+			time.Sleep(time.Second)
+			x.readsOnTo(2, second)
+			x.tape.append(history, first, second)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				x, run := newPress(t, embedder.BatchConfig{Concurrency: 1, MaxInputs: 1}, chunker.Whole)
+				measured := map[stream.Position]int{}
+				x.applied = func(tasks []*task) {
+					for _, t := range tasks {
+						for _, c := range t.covers {
+							if t.revision != nil {
+								measured[c.at]++
+							}
+						}
+					}
+				}
+				run()
+				synctest.Wait()
+				tt.do(x)
+				x.finish()
+				for at := range x.tape.changes {
+					if n := measured[stream.Position{Offset: int64(at)}]; n != 1 {
+						t.Errorf("the change at %d was measured %d times", at, n)
+					}
+				}
+			})
+		})
+	}
+}
+
+// readsOnTo hands changes to the pipeline as if they had been read on to, the first of them at an offset.
+func (x *press) readsOnTo(offset int64, changes ...stream.Change) {
+	for i, c := range changes {
+		c.Position = stream.Position{Offset: offset + int64(i)}
+		c.Version, c.Time, c.Raw = stream.Version(0, c.Position.Offset), time.Now(), &stream.Raw{}
+		x.enqueue(&c, true)
 	}
 }
 

@@ -137,7 +137,6 @@ type cover struct {
 	updated  time.Time
 	after    time.Time // when the log was last seen to end at or before the change; zero: never
 	backfill bool
-	ahead    bool // it was read on to, and reading has not come to it
 }
 
 const (
@@ -343,10 +342,10 @@ func (p *pipeline) drained() bool {
 
 func (p *pipeline) own(at stream.Position) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.terms++
 	p.owned[at.Partition] = p.terms
-	p.mu.Unlock()
-	p.progress.assign(at)
+	p.progress.assign(at) // under the lock: who has seen the term knows the partition
 }
 
 // disown returns when no write of the partitions is under way and none will begin.
@@ -394,7 +393,7 @@ func (p *pipeline) enqueue(c *stream.Change, ahead bool) {
 	if !owned {
 		return
 	}
-	covered := cover{at: c.Position, term: term, logged: c.Time, updated: c.Time, after: p.progress.endedBefore(c.Position), backfill: c.Backfill, ahead: ahead}
+	covered := cover{at: c.Position, term: term, logged: c.Time, updated: c.Time, after: p.progress.endedBefore(c.Position), backfill: c.Backfill}
 	if c.Document != nil && !c.Document.UpdatedAt.IsZero() {
 		covered.updated = c.Document.UpdatedAt
 	}
@@ -477,13 +476,7 @@ func (p *pipeline) supersede(old, other *task) {
 		}
 	}
 	old.allow(other.access)
-	for _, c := range other.covers {
-		if i := slices.IndexFunc(old.covers, func(was cover) bool { return was.ahead && was.at == c.at && was.term == c.term }); old.beyond > 0 && i >= 0 {
-			old.covers[i] = c // reading has come to it
-			continue
-		}
-		old.covers = append(old.covers, c)
-	}
+	old.covers = append(old.covers, other.covers...)
 	old.bytes += other.bytes
 	old.beyond += other.beyond
 	old.fresh = old.fresh || other.fresh
@@ -677,7 +670,7 @@ func (p *pipeline) prepare(ctx context.Context, g *errgroup.Group) error {
 			if err := p.gate.enter(ctx, p.live()); err != nil {
 				return err
 			}
-			for t.content != nil && p.progress.refused(t.content.Position) {
+			for t.content != nil && (slices.Contains(t.rejected, t.content.Position) || p.progress.refused(t.content.Position)) {
 				t.fallBack() // it was read on to, and is in the dead letters
 			}
 			u := p.revise(t, stored, other, lent.chunker)
@@ -1237,6 +1230,7 @@ func (p *pipeline) show(ctx context.Context) error {
 func (p *pipeline) settle(batch, owned []*task, positions []stream.Position) {
 	var rejected []stream.Position
 	for _, t := range owned {
+		t.covers = p.progress.news(t.covers) // what was searchable since it was read on to was told of then
 		rejected = append(rejected, t.rejected...)
 		switch {
 		case t.revision == nil:

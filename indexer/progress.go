@@ -30,15 +30,15 @@ type progress struct {
 }
 
 type partition struct {
-	early    map[int64]struct{} // offsets above applied that are known to be searchable, where others report them or reading has not come to them
-	lowest   int64              // of early
-	first    int64              // applied when the partition became known
-	rejected []int64            // offsets of the newest changes that went to the dead letters, in the order of finishing
-	open     []delivered        // in offset order, from the first change that is not searchable yet
-	fetched  int64              // next offset to be read
-	applied  int64              // every change below is searchable
-	end      stream.End         // the newest observation
-	pending  []stream.End       // older observations that are still above applied, ascending
+	early    map[int64]bool // offsets above applied that are known to be searchable, where others report them or reading has not come to them; true: rejected
+	lowest   int64          // of early
+	first    int64          // applied when the partition became known
+	rejected []int64        // offsets of the newest changes that went to the dead letters, in the order of finishing
+	open     []delivered    // in offset order, from the first change that is not searchable yet
+	fetched  int64          // next offset to be read
+	applied  int64          // every change below is searchable
+	end      stream.End     // the newest observation
+	pending  []stream.End   // older observations that are still above applied, ascending
 	asOf     time.Time
 }
 
@@ -133,7 +133,12 @@ func (p *progress) refused(at stream.Position) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	part := p.partitions[at.Partition]
-	return part != nil && slices.Contains(part.rejected, at.Offset)
+	return part != nil && part.refused(at.Offset)
+}
+
+// refused tells it for as long as reading has not come past the change, and of the newest for longer.
+func (part *partition) refused(offset int64) bool {
+	return part.early[offset] || slices.Contains(part.rejected, offset)
 }
 
 // reading returns the next offset to be read of each partition, whether more than that is known to be there, and how many changes beyond are searchable already.
@@ -196,19 +201,19 @@ func (p *progress) confirm(positions, rejected []stream.Position) {
 	for _, at := range positions {
 		part := p.partitions[at.Partition]
 		if part != nil && at.Offset >= part.applied {
-			part.know(at.Offset)
+			part.know(at.Offset, false)
 		}
 	}
 	p.remember(rejected)
 	p.notify()
 }
 
-// know notes that a change is searchable although reading has not come to it.
-func (part *partition) know(offset int64) {
+// know notes that a change is searchable, or was rejected, although reading has not come to it.
+func (part *partition) know(offset int64, rejected bool) {
 	if part.early == nil {
-		part.early, part.lowest = make(map[int64]struct{}), offset
+		part.early, part.lowest = make(map[int64]bool), offset
 	}
-	part.early[offset] = struct{}{}
+	part.early[offset] = rejected || part.early[offset]
 	part.lowest = min(part.lowest, offset)
 }
 
@@ -225,6 +230,18 @@ func (part *partition) overtake() {
 			part.lowest = min(part.lowest, offset)
 		}
 	}
+}
+
+// news is those of the covers, each once, whose changes were not searchable before.
+func (p *progress) news(covers []cover) []cover {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := make(map[stream.Position]bool, len(covers))
+	return slices.DeleteFunc(covers, func(c cover) bool {
+		known := seen[c.at] || p.isSearchable(c.at)
+		seen[c.at] = true
+		return known
+	})
 }
 
 // begin marks positions as part of the write under way, and returns the checkpoint that is true once it is done.
@@ -256,18 +273,21 @@ func (p *progress) retract(positions []stream.Position) {
 func (p *progress) finish(positions, rejected []stream.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.remember(rejected)
 	p.mark(positions, searchable)
+	p.remember(rejected)
 	for _, part := range p.partitions {
 		p.advance(part)
 	}
 	p.notify()
 }
 
-// remember keeps the newest rejected changes. It is called under the lock.
+// remember keeps the newest rejected changes, and those that reading has not come to. It is called under the lock.
 func (p *progress) remember(rejected []stream.Position) {
 	for _, at := range rejected {
 		if part := p.partitions[at.Partition]; part != nil {
+			if _, early := part.early[at.Offset]; early {
+				part.know(at.Offset, true)
+			}
 			part.rejected = append(part.rejected[max(0, len(part.rejected)-rejectedKept):], at.Offset)
 		}
 	}
@@ -280,10 +300,13 @@ func (p *progress) mark(positions []stream.Position, state deliveredState) {
 			continue
 		}
 		i := sort.Search(len(part.open), func(i int) bool { return part.open[i].offset >= at.Offset })
-		if i < len(part.open) && part.open[i].offset == at.Offset {
-			part.open[i].state = state
-		} else if state == searchable && at.Offset >= part.fetched {
-			part.know(at.Offset)
+		switch {
+		case i < len(part.open) && part.open[i].offset == at.Offset:
+			if part.open[i].state != searchable { // as it may be since it was read on to
+				part.open[i].state = state
+			}
+		case state == searchable && at.Offset >= part.fetched:
+			part.know(at.Offset, false)
 		}
 	}
 }
@@ -356,9 +379,7 @@ func (p *progress) waitExact(ctx context.Context, positions []stream.Position) e
 			if !p.isSearchable(at) {
 				return false
 			}
-			if slices.Contains(p.partitions[at.Partition].rejected, at.Offset) {
-				rejected = true
-			}
+			rejected = rejected || p.partitions[at.Partition].refused(at.Offset)
 		}
 		return true
 	})

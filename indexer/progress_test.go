@@ -229,3 +229,44 @@ func TestWhatWasReadOnToIsNoProgress(t *testing.T) {
 		t.Errorf("at the end %d is applied, and %d are known beyond", p.committable()[0], n)
 	}
 }
+
+// TestEveryRefusalBeyondReadingIsRemembered: however many there are of them, reading knows each when it comes to it. Of what it is past only the newest are remembered.
+func TestEveryRefusalBeyondReadingIsRemembered(t *testing.T) {
+	const refused = 3 * rejectedKept
+	p := newProgress()
+	p.assign(at(0, 0))
+	for offset := range int64(refused) {
+		beyond := []stream.Position{at(0, 10+offset)}
+		p.finish(beyond, beyond)
+	}
+	p.fetch(at(0, 10))
+	for offset := range int64(refused) {
+		position := at(0, 10+offset)
+		if !p.refused(position) || p.waitExact(t.Context(), []stream.Position{position}) != ErrRejected {
+			t.Fatalf("the refusal of %d is forgotten before reading has come past it", position.Offset)
+		}
+		p.deliver(position)
+		p.finish([]stream.Position{position}, nil)
+	}
+	if _, _, n := p.reading(); n != 0 {
+		t.Errorf("%d are known beyond", n)
+	}
+}
+
+// TestWhatIsSearchableStaysSo: that reading comes to a change, and that it is part of another write, or of one that fails, takes nothing back.
+func TestWhatIsSearchableStaysSo(t *testing.T) {
+	p := newProgress()
+	p.assign(at(0, 0))
+	p.deliver(at(0, 0))
+	p.deliver(at(0, 1))
+	both := []stream.Position{at(0, 1)}
+	p.finish(both, nil) // it was read on to before
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{{"written again", func() { p.begin(both) }}, {"in a write that fails", func() { p.retract(both) }}} {
+		if step.do(); !p.isSearchable(both[0]) {
+			t.Errorf("%s, it is not searchable any more", step.name)
+		}
+	}
+}
