@@ -240,6 +240,9 @@ func (b *budget) wait(lane Lane, tokens float64, flying int, now time.Time) time
 	return max(wait, min(told, obeyed), 0)
 }
 
+// want notes that work could do with more than is known to be allowed.
+func (b *budget) want() { b.learned.wanted, b.heard.wanted = true, true }
+
 // A provider that says nonsense (a limit of nothing, a reset in a year) must not stop us for longer than its refusals do. So when nothing was sent for a time, one request is,
 // whatever it says; after one that was refused, that time is twice as long, and after one that was answered, a quarter.
 const (
@@ -653,6 +656,7 @@ type lesson struct {
 	grown    bool    // since the last refusal
 	quiet    time.Duration
 	row      int       // refusals with nothing taken since the last
+	rough    int       // refusals that were not enough for a measurement
 	short    run       // of refusals after a request or two
 	vain     int       // refusals in a row at a pace that had not grown since the last, and was not far off
 	before   float64   // the pace before those
@@ -672,7 +676,7 @@ const (
 	// learnedBurst is how long a time's allowance may be used at once.
 	learnedBurst = 100 * time.Millisecond
 	// quietFirst is how long a measured pace is kept before more is tried, and by a half longer each time that nothing more is found, up to quietLongest.
-	quietFirst, quietLongest = 45 * time.Second, 10 * time.Minute
+	quietFirst, quietLongest = time.Minute, 10 * time.Minute
 	// tokensBind: a request of so many tokens that is refused, is so for its tokens. Providers allow from tokensLeast to 3,000 tokens for each request that they allow.
 	tokensBind, tokensLeast = 1000, 300
 	// vainMost refusals in a row at a measured pace, each of which lowered it, and it is not the pace that is refused.
@@ -689,12 +693,16 @@ const (
 	learnedHead = time.Minute
 	// enough times what was refused has to be taken for a measurement.
 	enough = 5
+	// idle is the part of a known pace that was kept to if less than it was wanted.
+	idle = .9
 	// agreed is by what part two rough figures may differ that are as good as a measurement.
 	agreed = .1
-	// slowest is how long after a refusal the next such request goes at the latest: at no pace at all it would never be known that things have changed.
-	slowest = time.Minute
+	// latestNext is how long after a refusal the next such request goes at the latest: at no pace at all it would never be known that things have changed.
+	latestNext = time.Minute
 	// quickly and slowly are how a pace grows in a second that was guessed, and that was measured.
 	quickly, slowly = 4, 1.2
+	// slowest is the same once roughMost refusals in a row were not enough to measure it.
+	slowest, roughMost = 1.05, 5
 	// cutWithin is how soon after a refusal the next one says that the limit was lowered, if next to nothing was taken.
 	cutWithin = 5 * time.Second
 )
@@ -740,7 +748,7 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	}
 	sent, refused, earlier := l.units(c)
 	pace := sent / passed
-	if pace < leastPart*l.least && passed >= 1 {
+	if (sent+earlier)/passed < leastPart*l.least && passed >= 1 { // also if as much as was refused had been in debt
 		l.other(c, l.since, now)
 		return
 	}
@@ -761,7 +769,8 @@ func (l *lesson) refuse(c charge, now time.Time) {
 		l.vain, l.deaf = 0, now.Add(deafFor)
 	case l.vain > 0:
 		l.learn(c, learnedCaution*min(pace, l.rate), slowly, max(l.quiet, quietFirst), now)
-	case l.measured && l.grown && l.wasRaised(sent-earlier, passed):
+	case l.measured && l.grown && (l.wasRaised(sent-earlier, passed) || pace < idle*l.known && l.rate > 2*l.known):
+		// So much was never allowed before; or so little was taken, as by work that keeps to a share, that a higher limit would not show in it.
 		l.learn(c, math.Sqrt(l.known*l.rate), slowly, 0, now)
 	case l.measured && l.grown:
 		// It was slow for most of the time, so that some of the allowance may have been lost.
@@ -770,9 +779,9 @@ func (l *lesson) refuse(c charge, now time.Time) {
 	case precise:
 		l.spread(c, passed)
 		l.learn(c, learnedCaution*pace, slowly, quietFirst, now)
-	case math.Abs(pace-l.known) < agreed*l.known && !l.blind:
+	case sent >= enough*refused && math.Abs(pace-l.known) < agreed*l.known && !l.blind:
 		l.spread(c, passed)
-		l.learn(c, learnedCaution*min(pace, l.known), slowly, quietFirst, now)
+		l.learn(c, learnedCaution*(pace+l.known)/2, slowly, quietFirst, now)
 	default:
 		// How much of what was sent had been left at the beginning is unknown: all of what was refused then, at the most.
 		low := (sent - earlier) / passed
@@ -784,7 +793,11 @@ func (l *lesson) refuse(c charge, now time.Time) {
 		default:
 			low = max(low, l.known)
 		}
-		l.learn(c, min(low, pace), slowly, 0, now)
+		faster := slowly
+		if l.rough++; l.rough > roughMost {
+			faster = slowest // so that more is taken until the next
+		}
+		l.learn(c, min(low, pace), faster, 0, now)
 	}
 }
 
@@ -818,7 +831,7 @@ func (l *lesson) again(c charge, now time.Time) {
 func (l *lesson) other(c charge, since, now time.Time) {
 	l.ofTokens = !l.ofTokens
 	if l.ofTokens {
-		l.often = max(l.often/oftenLess, 1/slowest.Seconds())
+		l.often = max(l.often/oftenLess, 1/latestNext.Seconds())
 	}
 	l.row, l.short, l.least, l.rarer = 0, run{}, 0, false
 	sent, _, _ := l.units(c)
@@ -842,9 +855,9 @@ func (l *lesson) isShort(c charge) bool {
 // learn sets the pace after a refusal, and how it grows. quiet is for how long it was measured well enough; 0: it was not.
 func (l *lesson) learn(c charge, pace, faster float64, quiet time.Duration, now time.Time) {
 	_, refused, _ := l.units(c)
-	l.pace(max(pace, refused/slowest.Seconds()))
+	l.pace(max(pace, refused/latestNext.Seconds()))
 	if l.measured = quiet > 0; l.measured {
-		l.least = 0 // it may be lowered
+		l.rough, l.least = 0, 0 // it may be lowered
 	}
 	l.known, l.faster, l.quiet = l.rate, faster, quiet
 	l.requests.level, l.tokens.level = 0, 0

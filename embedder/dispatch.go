@@ -145,7 +145,11 @@ func (b *Batcher) start(now time.Time, later func(time.Time)) bool {
 		if b.hopeless(q, now) {
 			return true
 		}
-		if wait := max(b.lingers(q, now), q.share.wait(now)); wait > 0 {
+		shared := q.share.wait(now)
+		if shared > 0 {
+			b.current().budget.want() // it is a share of what is allowed
+		}
+		if wait := max(b.lingers(q, now), shared); wait > 0 {
 			later(now.Add(wait))
 			continue
 		}

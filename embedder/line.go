@@ -69,7 +69,7 @@ func (l *line) spacing(role Role, now time.Time) time.Duration {
 	if l.reporter == nil || l.flying == 0 || role == Query || !l.budget.unlimited() {
 		return 0
 	}
-	return l.budget.sent.Add(l.takes / time.Duration(2*l.open)).Sub(now)
+	return l.budget.sent.Add(3 * l.takes / time.Duration(4*l.open)).Sub(now)
 }
 
 // hold notes that work waits for the allowance until then.

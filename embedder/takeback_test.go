@@ -118,4 +118,3 @@ func TestWhatFailedAndIsWantedBackIsNotSentAgain(t *testing.T) {
 		}
 	})
 }
-

@@ -141,8 +141,8 @@ func TestLearning(t *testing.T) {
 		refused     int64
 	}{
 		"a second at once":                    {tokens, time.Second, 0, 8, 1000, 1.03, 5},
-		"a minute at once":                    {tokens, time.Minute, 0, 8, 1000, 1.02, 5},
-		"a minute at once, many in flight":    {tokens, time.Minute, 0, 32, 1000, 1.02, 5},
+		"a minute at once":                    {tokens, time.Minute, 0, 8, 1000, 1.05, 5},
+		"a minute at once, many in flight":    {tokens, time.Minute, 0, 32, 1000, 1.05, 5},
 		"a second at once, two in flight":     {tokens, time.Second, 0, 2, 1000, 1.03, 5},
 		"a minute at its end":                 {tokens, 0, time.Minute, 8, 1000, 2, 40},
 		"requests alone, a second at once":    {requests, time.Second, 0, 8, 2000, 5, 60},
@@ -339,6 +339,43 @@ func TestShareOfTheLimit(t *testing.T) {
 			t.Errorf("a share of .3 took %d of a million tokens in a minute; then %d, and the backfill %d", alone, replay, backfill)
 		}
 	})
+}
+
+// TestAShareOfWhatIsLearned: where a replay that keeps to a share is all there is to do, limits that were raised are found out too.
+func TestAShareOfWhatIsLearned(t *testing.T) {
+	raised, err := mockprovider.ParseSchedule("60s:rpm=3000,tpm=1000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, quiet := range map[string]bool{"told by refusals": false, "told by nobody": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := schedule(t, mockprovider.Config{RPM: 300, TPM: 100_000, Burst: time.Second, Latency: 50 * time.Millisecond, Headers: "none", Quiet: quiet, Schedule: raised}, embedder.BatchConfig{})
+				ctx, cancel := context.WithCancel(embedder.WithShare(embedder.WithLane(t.Context(), embedder.Replay), embedder.NewShare(.5)))
+				var all sync.WaitGroup
+				for g := range 64 {
+					all.Go(func() {
+						for n := 0; ctx.Err() == nil; n++ {
+							s.Embed(ctx, embedder.Index, []string{text(g*100_000+n, 400)})
+						}
+					})
+				}
+				time.Sleep(8 * time.Minute)
+				before := s.provider.Stats()
+				time.Sleep(time.Minute)
+				after := s.provider.Stats()
+				cancel()
+				all.Wait()
+				t.Logf("%d tokens in the ninth minute, %d answers of 429 until then", after.Tokens-before.Tokens, after.RateLimited)
+				if n := after.Tokens - before.Tokens; n < 350_000 || n > 1_010_000 {
+					t.Errorf("a share of a half took %d of a million tokens in a minute, eight minutes after the limit was raised to that", n)
+				}
+				if after.RateLimited > 50 {
+					t.Errorf("%d answers of 429", after.RateLimited)
+				}
+			})
+		})
+	}
 }
 
 // TestAnAccidentIsNoLimit: where the limits are known, a refusal now and then slows nothing down for longer than it says.
