@@ -168,7 +168,7 @@ func TestEvalFreshnessFaults(t *testing.T) {
 		{"stale", &freshnesstest.System{Fault: freshnesstest.Stale}, nil, []string{"stale_rate@10<=0", "never<=0"}},
 		{"ghosts", &freshnesstest.System{Fault: freshnesstest.Ghost}, nil, []string{"ghost_rate<=0", "stale_rate@10<=0", "never<=0"}},
 		{"mixed versions", &freshnesstest.System{Fault: freshnesstest.Mixed}, nil, []string{"mixed_version_rate<=0", "never<=0"}},
-		{"never", &freshnesstest.System{Fault: freshnesstest.Never, Every: 25}, nil, []string{"never<=0"}},
+		{"never", &freshnesstest.System{Fault: freshnesstest.Never, Every: 27}, nil, []string{"never<=0"}},
 		{"slow", &freshnesstest.System{Delay: 300 * time.Millisecond}, []string{"--slo", "p50<250ms, deletes.max<=10s"}, []string{"time_to_searchable.p50<0.25"}},
 		{"tolerated", &freshnesstest.System{Fault: freshnesstest.Stale}, []string{"--slo", "stale_rate<=1,never<100"}, nil},
 	} {
