@@ -54,13 +54,19 @@ func (p *pipeline) worthReadingOn() bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var waiting [urgencies]int
-	for u := range p.queues {
-		for n := range p.queues[u] {
-			waiting[u] += p.queues[u][n].Len()
+	if !p.behind {
+		return false
+	}
+	// Not by documents, nor by those in the queues: of few documents that have many versions, what is next waits for the one that is with the model.
+	var held [urgencies]int64
+	for _, l := range p.docs {
+		for _, t := range []*task{l.running, l.waiting} {
+			if t != nil {
+				held[t.urgency()] += t.bytes
+			}
 		}
 	}
-	return p.behind && waiting[patient] > waiting[fresh]
+	return held[patient] > held[fresh]
 }
 
 // readOn reads what is no history, or says who may read something, beyond where reading is, until reading has come as far.

@@ -467,6 +467,29 @@ func TestAnEditIsNotShownToThoseWhomHistoryKeepsOut(t *testing.T) {
 	})
 }
 
+// TestAnEditIsReadBehindManyVersionsOfFewDocuments: a backlog of which the model has every document, and the newest of each waits for that, is a backlog all the same.
+func TestAnEditIsReadBehindManyVersionsOfFewDocuments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, run := newPress(t, embedder.BatchConfig{Concurrency: 2, MaxInputs: 10}, chunker.Whole)
+		x.limit = 1 << 20
+		x.takes(30 * time.Second)
+		for i := range 20_000 {
+			x.tape.append(backfill(fmt.Sprint("old", i%20), fmt.Sprint("history ", i)))
+		}
+		run()
+		time.Sleep(10 * time.Second)
+		x.tape.append(upsert("new", "an edit of today"))
+		if took := x.stored("new", "an edit of today"); took > 62*time.Second {
+			t.Errorf("an edit took %v; a request takes 30 s", took)
+		}
+		if x.progress.hasRead(stream.Position{Offset: 20_000}) {
+			t.Error("there is memory for all of it")
+		}
+		x.takes(10 * time.Millisecond)
+		x.finish()
+	})
+}
+
 // TestWhatIsRefusedIsSaidOnce: reading comes to what was read on to and refused while what it superseded is still with the model, and gives that up for it.
 func TestWhatIsRefusedIsSaidOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

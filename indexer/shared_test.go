@@ -56,6 +56,23 @@ func TestAnObserverIsToldOfAnEditBehindABacklog(t *testing.T) {
 	}
 }
 
+// TestAnImportLeavesATailRoomForEdits: more history than is remembered of a partition does not keep an edit behind it from being looked up.
+func TestAnImportLeavesATailRoomForEdits(t *testing.T) {
+	l := newTail(New(Config{}))
+	changes := make([]stream.Change, tailPending+1)
+	for i := range changes {
+		changes[i] = backfill(fmt.Sprint("old", i), "")
+		changes[i].Position.Offset = int64(i)
+	}
+	edit := upsert("new", "an edit of today")
+	edit.Position.Offset = tailPending + 1
+	l.add(t.Context(), append(changes, edit))
+	pending := l.pending[0]
+	if last := pending[len(pending)-1]; last.key != "new" || len(pending) > tailPending {
+		t.Errorf("the last of %d is %s", len(pending), last.key)
+	}
+}
+
 // TestAnObserverKnowsWhatOthersIndexed asks a process without a pipeline for everything that one with a pipeline would know.
 func TestAnObserverKnowsWhatOthersIndexed(t *testing.T) {
 	b := newBed(t)

@@ -23,7 +23,8 @@ type tail struct {
 	settled map[int32][]*task // the newest that were searchable, for whoever asks what became of a change
 }
 
-// Bounds of what a tail remembers of a partition. Changes beyond tailPending are not measured; tailSettled are enough for those who wait for one.
+// Bounds of what a tail remembers of a partition. Changes beyond tailPending are not measured, nor is imported history beyond half of that, so that an import leaves room for
+// what people change meanwhile; tailSettled are enough for those who wait for one.
 const (
 	tailPending = 100_000
 	tailSettled = 4096
@@ -106,8 +107,11 @@ func (l *tail) add(ctx context.Context, changes []stream.Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, t := range tasks {
-		id := t.content.Position.Partition
-		if len(l.pending[id]) < tailPending {
+		id, most := t.content.Position.Partition, tailPending
+		if t.content.Backfill {
+			most /= 2
+		}
+		if len(l.pending[id]) < most {
 			l.pending[id] = append(l.pending[id], t)
 		}
 	}
