@@ -277,3 +277,41 @@ func TestFailoverThatWasAwayAtTheStart(t *testing.T) {
 		}
 	})
 }
+
+// TestARestartWhileTheProviderIsAway: a server that is started while its model's endpoint is down answers by words at once, also where only the endpoint knew how much its model reads; with a
+// standby it goes on as if nothing was. What is written meanwhile is searchable once somebody is back.
+func TestARestartWhileTheProviderIsAway(t *testing.T) {
+	t.Parallel()
+	vllm := func(cfg *mockprovider.Config) { cfg.Key, cfg.Server, cfg.MaxInputTokens = "", "vllm", 512 }
+	first, stopFirst := endpoint(t, "127.0.0.1:0", 64, vllm)
+	second, stopSecond := endpoint(t, "127.0.0.1:0", 64, vllm)
+	file := settingsFile(t, t.TempDir(), fmt.Sprintf("openai: {base_url: \"http://%s/v1\", failover: {base_url: \"http://%s/v1\"}}\n", first, second))
+	data := t.TempDir()
+	p := startProgram(t, data, "--config", file, "--embedder", "openai/some-model")
+	p.put("one", "The first one speaks of quince.")
+	name := p.live().Name
+	p.stop()
+
+	stopFirst()
+	p = startProgram(t, data, "--config", file, "--embedder", "openai/some-model")
+	p.put("two", "The second one speaks of quince.")
+	if f := p.ask("what speaks of quince?", map[string]any{"mode": "dense"}); len(f.Hits) != 2 || p.live().Name != name {
+		t.Errorf("by the standby: %+v of %s, which was %s", f, p.live().Name, name)
+	}
+	p.stop()
+
+	stopSecond()
+	p = startProgram(t, data, "--config", file, "--embedder", "openai/some-model")
+	if f := p.ask("what speaks of quince?", nil); f.Mode != "lexical" || f.Degraded.Code != "embedder_unavailable" || len(f.Hits) != 2 {
+		t.Errorf("with nobody there: %+v", f)
+	}
+	p.write("late", 3)
+	endpoint(t, first, 64, vllm)
+	p.applied()
+	if f := p.ask("what speaks of quince now?", nil); f.Mode != "hybrid" || len(f.Hits) < 2 {
+		t.Errorf("with the first one back: %+v", f)
+	}
+	if g := p.live(); g.Name != name || g.Progress.Documents != 5 {
+		t.Errorf("%+v; it was %s", g, name)
+	}
+}

@@ -81,7 +81,7 @@ func open(ctx context.Context, cfg *Config, d duty, logger *slog.Logger) (_ *sys
 	}
 	s.ledger = ledger.Open(ledger.Config{Dir: cfg.spendingDir(), Daily: cfg.Spending.daily(), Prices: cfg.prices(), Logger: logger})
 	s.closers = append([]io.Closer{s.ledger}, s.closers...)
-	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, ledger: s.ledger, programs: cfg.Programs, logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
+	s.models = &models{defaults: cfg.recipe(), openai: cfg.OpenAI, ledger: s.ledger, programs: cfg.Programs, endpoints: filepath.Join(cfg.Data, "endpoints"), logger: logger, open: map[string]*model{}, cutters: map[string]*external.Exec{}}
 	s.closers = append([]io.Closer{s.models}, s.closers...)
 	if d.index && cfg.Cache.MaxBytes > 0 {
 		if err := s.openCache(cfg, logger); err != nil {
@@ -240,7 +240,9 @@ type models struct {
 	openai   OpenAIConfig
 	ledger   *ledger.Ledger // nil: nobody counts
 	programs string         // the directory of programs that a recipe may name
-	logger   *slog.Logger
+	// endpoints is the directory where what endpoints say of their models is kept; empty: nowhere.
+	endpoints string
+	logger    *slog.Logger
 
 	opening sync.Mutex // held while a model is opened, which may take as long as its endpoint
 	mu      sync.Mutex
@@ -381,7 +383,9 @@ func (m *models) model(ctx context.Context, name string, dim int) (*model, error
 		// One request more than cores, because a replay leaves one free for live work.
 		opened.wrap(base, embedder.BatchConfig{Concurrency: local.Processors() + 1}, m.cache)
 	case "openai":
-		base, err := openai.Open(ctx, m.openai.openai(rest, dim, m.logger))
+		c := m.openai.openai(rest, dim, m.logger)
+		c.Memory = m.endpoints
+		base, err := openai.Open(ctx, c)
 		if err != nil {
 			return nil, err
 		}

@@ -57,9 +57,12 @@ type Config struct {
 
 	// Dimensions is asked of the endpoint by the parameter of that name; models that can, shorten their vectors to it. 0: not sent.
 	Dimensions int
-	// Dim is the dimension that the endpoint must have, where it is known already, as for an index that exists. With it and MaxInput (OpenAI's own endpoint needs
-	// only it), Open succeeds although the endpoint is down for the moment. 0: Open finds it out.
+	// Dim is the dimension that the endpoint must have, where it is known already, as for an index that exists. With it and MaxInput, or what Memory has of it (OpenAI's own
+	// endpoint needs neither), Open succeeds although the endpoint is down for the moment. 0: Open finds it out.
 	Dim int
+	// Memory is a directory in which what endpoints say of their models is kept over restarts: how long an input may be, and the vectors by which a standby is compared. Several models,
+	// and processes one after the other, may have the same. Empty: nothing is kept.
+	Memory string
 	// Encoding is Base64 or Float. Defaults to Base64, and to Float as soon as the endpoint turns out not to know it. Whichever is asked for, both are read.
 	Encoding string
 
@@ -120,6 +123,8 @@ type Model struct {
 	made atomic.Pointer[[len(specimenRoles)][][]float32] // what others are compared with
 	owed atomic.Bool                                     // somebody wanted to compare, and we were away
 
+	keeping sync.Mutex // held while what is kept is written
+
 	requests, inputs, tokens atomic.Int64
 }
 
@@ -135,8 +140,8 @@ const probe = "dimension"
 
 // Open asks the endpoint to embed one word, to learn the model's dimension and the encoding that the endpoint takes.
 //
-// A failure is an *embedder.Error that says what to do next; Temporary means that the endpoint may be there later. Where Config.Dim and Config.MaxInput leave
-// nothing to be found out, a temporary failure is only logged.
+// A failure is an *embedder.Error that says what to do next; Temporary means that the endpoint may be there later. Where Config.Dim, Config.MaxInput and Config.Memory
+// leave nothing to be found out, a temporary failure is only logged.
 func Open(ctx context.Context, cfg Config) (*Model, error) {
 	m, err := configured(cfg)
 	if err != nil {
@@ -145,25 +150,45 @@ func Open(ctx context.Context, cfg Config) (*Model, error) {
 	vectors, report, err := m.EmbedReported(ctx, embedder.Index, []string{probe})
 	if err == nil {
 		m.opened = report
+		m.dim = cmp.Or(m.dim, len(vectors[0]))
+	}
+	if err == nil && cfg.MaxInput == 0 {
+		m.maxInput, err = m.longest(ctx)
 	}
 	var failed *embedder.Error
 	switch {
-	case err == nil && m.dim == 0:
-		m.dim = len(vectors[0])
 	case err == nil:
+		m.keep()
+		return m, nil
 	case ctx.Err() != nil:
 		return nil, err
-	case errors.As(err, &failed) && failed.Temporary && cfg.Dim > 0 && (cfg.MaxInput != 0 || m.keepsQuiet()):
-		m.cfg.Logger.Warn("the embedding endpoint does not answer yet", "endpoint", m.where, "model", cfg.Model, "error", err)
-	default:
+	case !errors.As(err, &failed) || !failed.Temporary || cfg.Dim == 0:
 		return nil, m.unopened(err)
 	}
-	if cfg.MaxInput == 0 {
-		if m.maxInput, err = m.longest(ctx); err != nil {
-			return nil, m.unopened(err)
-		}
+	before := m.recall()
+	if before == nil && cfg.MaxInput == 0 && !m.keepsQuiet() {
+		return nil, m.unopened(err)
+	}
+	if err := m.openedAway(ctx, before, err); err != nil {
+		return nil, m.unopened(err)
 	}
 	return m, nil
+}
+
+// openedAway makes do with what the endpoint said before, if anything was kept, since it does not answer now. What is asked of it then is asked of its standby, or waits.
+func (m *Model) openedAway(ctx context.Context, before *memory, away error) (err error) {
+	m.cfg.Logger.Warn("the embedding endpoint does not answer yet", "endpoint", m.where, "model", m.cfg.Model, "known from before", before != nil, "error", away)
+	if before != nil && len(before.Specimens) > 0 {
+		m.made.Store((*[len(specimenRoles)][][]float32)(before.Specimens))
+	}
+	switch {
+	case m.cfg.MaxInput != 0:
+	case before != nil:
+		m.maxInput = before.MaxInput
+	default:
+		m.maxInput, err = m.longest(ctx)
+	}
+	return err
 }
 
 // unopened is a failure of the first request, as it is about no input.

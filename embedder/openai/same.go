@@ -90,6 +90,7 @@ func (m *Model) specimens(ctx context.Context, report *embedder.Report) (*[len(s
 	}
 	m.made.Store(&made)
 	m.owed.Store(false)
+	m.keep()
 	return &made, nil
 }
 
