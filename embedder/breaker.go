@@ -1,6 +1,7 @@
 package embedder
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -23,9 +24,16 @@ type breaker struct {
 	wait     time.Duration
 	trying   bool
 	err      error // why it is open
+	// The input that the last failures were of, and nothing else: of so many of them. Empty: the last one was of several.
+	alone string
+	times int
+	doubt bool // whether it is the endpoint that fails: it is told of as down, and all but that input is tried as before
 }
 
-func (b *breaker) open() bool { return b.state == Down || b.state == Refused }
+// bad tells whether it only fails.
+func (b *breaker) bad() bool { return b.state == Down || b.state == Refused }
+
+func (b *breaker) open() bool { return b.bad() && !b.doubt }
 
 // lets tells whether a request may go, and else when the next try is.
 func (b *breaker) lets(now time.Time) (ok bool, next time.Time) {
@@ -40,15 +48,28 @@ func (b *breaker) lets(now time.Time) (ok bool, next time.Time) {
 
 // succeed closes it.
 func (b *breaker) succeed(now time.Time) {
-	if b.open() {
+	if b.bad() {
 		b.state, b.since = Ready, now
 	}
 	b.failures, b.wait, b.err = 0, 0, nil
+	b.alone, b.times, b.doubt = "", 0, false
 }
 
-// fail notes a failure that is no input's fault, and opens the breaker if it is one too many.
-func (b *breaker) fail(err *Error, trial bool, now time.Time) {
+// fail notes a failure that no input was blamed for, and opens the breaker if it is one too many. alone is the one input of the request, empty if there were several. last: no other endpoint is
+// there to be asked; then one input that is all that was tried does not stop the others.
+func (b *breaker) fail(err *Error, trial bool, alone string, last bool, now time.Time) {
 	b.failures++
+	if alone == "" || alone != b.alone {
+		b.alone, b.times = alone, 0
+	}
+	if b.times++; alone != "" && b.times >= breakAfter && last && !err.Account {
+		if b.state != Down {
+			b.state, b.since = Down, now
+		}
+		b.err, b.doubt, b.next = fmt.Errorf("%w; it is one input that fails, and nothing else was tried since", err), true, now.Add(longestPause)
+		return
+	}
+	b.doubt = false
 	if b.open() && !trial || !b.open() && !err.Account && b.failures < breakAfter {
 		return
 	}

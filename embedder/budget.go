@@ -410,7 +410,7 @@ func (b *budget) settle(c charge, r Report, failed *Error, now time.Time) {
 const (
 	// strikesMost refusals close together, each within strikeMemory of the one before, and the limits are not what they are said to be.
 	strikesMost, strikeMemory = 4, 20 * time.Second
-	// firstPause is the longest wait after a refusal for too much that says no time; it doubles with each further one, up to longestPause.
+	// firstPause is the longest wait after a refusal for too much that says no time; it doubles with each further one, up to latestNext. After other failures it is up to longestPause.
 	firstPause   = 250 * time.Millisecond
 	longestPause = 30 * time.Second
 )
@@ -442,7 +442,7 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 	}
 	// Whatever was told, a refusal is followed by a pause; and where it was not the first, by a longer one than the account says.
 	if failed.RetryAfter <= 0 && (b.refusals > 1 || b.wait(Live, c.tokens, 0, now) == 0) {
-		longest := min(longestPause, firstPause<<min(b.refusals-1, 10))
+		longest := min(latestNext, firstPause<<min(b.refusals-1, 10))
 		b.pause(now.Add(longest/2+rand.N(longest/2+1)), now)
 	}
 }
@@ -820,9 +820,12 @@ func (l *lesson) units(c charge) (sent, refused, earlier float64) {
 
 // again is another refusal, when nothing was taken since the last: how long there was nothing is part of what is measured.
 func (l *lesson) again(c charge, now time.Time) {
-	l.next = now.Add(time.Second)
+	l.row++
+	l.sentRequests, l.sentTokens = 0, 0 // it was refused
+	// Not before the pause is over that doubles with each.
+	l.next = now.Add(min(4*firstPause<<min(l.row, 10), 2*latestNext))
 	// So large a request may never be taken.
-	if l.row++; l.row == shortMost && !l.ofTokens && c.tokens >= tokensBind {
+	if l.row%shortMost == 0 && !l.ofTokens && c.tokens >= tokensBind {
 		l.other(charge{sent: c.sent, tokens: c.tokens}, l.since, now)
 	}
 }

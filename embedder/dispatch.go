@@ -635,7 +635,12 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		if f.late {
 			l.breaker.failures += breakAfter / 2 // five of those would take too long
 		}
-		l.breaker.fail(failed, f.trial, now)
+		alone := ""
+		if len(f.parts) == 1 {
+			alone = f.parts[0].input
+		}
+		last := !slices.ContainsFunc(b.lines, func(other *line) bool { return other != l && !other.breaker.open() })
+		l.breaker.fail(failed, f.trial, alone, last, now)
 		if l.open = max(1, l.open/2); l.breaker.open() {
 			l.open = 1
 		}

@@ -120,7 +120,7 @@ func (l *line) status(now time.Time) Provider {
 		p.HeldFor += now.Sub(l.held)
 	}
 	switch {
-	case l.breaker.open():
+	case l.breaker.bad():
 		p.State, p.Since, p.NextTry, p.Detail = l.breaker.state, l.breaker.since, l.breaker.next, l.breaker.err.Error()
 	case now.Before(l.budget.notBefore):
 		p.State, p.Since, p.NextTry = Held, l.budget.refused, l.budget.notBefore

@@ -144,7 +144,7 @@ func TestLearning(t *testing.T) {
 		"a minute at once":                    {tokens, time.Minute, 0, 8, 1000, 1.05, 5},
 		"a minute at once, many in flight":    {tokens, time.Minute, 0, 32, 1000, 1.05, 5},
 		"a second at once, two in flight":     {tokens, time.Second, 0, 2, 1000, 1.03, 5},
-		"a minute at its end":                 {tokens, 0, time.Minute, 8, 1000, 2, 40},
+		"a minute at its end":                 {tokens, 0, time.Minute, 8, 1000, 5, 60},
 		"requests alone, a second at once":    {requests, time.Second, 0, 8, 2000, 5, 60},
 		"requests alone, a minute at once":    {requests, time.Minute, 0, 8, 2000, 5, 30},
 		"many small inputs, requests alone":   {mockprovider.Config{RPM: 600, Jitter: jitter}, time.Second, 0, 8, 4000, 4, 50},
