@@ -24,17 +24,30 @@ func (p *pipeline) aheadBytes() int64 { return p.limit / 16 }
 func (p *pipeline) ahead(ctx context.Context) error {
 	tick := time.NewTicker(aheadEvery)
 	defer tick.Stop()
-	for held := false; ; {
+	held, failures := false, 0
+	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		before := held
-		if held = p.worthReadingOn(); before && held {
-			if err := p.readOn(ctx); err != nil && ctx.Err() == nil {
-				p.logger.Debug("reading on behind a backlog fails, trying again", "generation", p.generation, "error", err)
-			}
+		if held = p.worthReadingOn(); !before || !held {
+			continue
+		}
+		err := p.readOn(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			failures = 0
+			continue
+		case failures == 0:
+			p.logger.Warn("edits behind a backlog can't be read before it, trying again", "generation", p.generation, "error", err)
+		}
+		failures++
+		if err := sleep(ctx, backoff(failures)); err != nil {
+			return err
 		}
 	}
 }

@@ -234,12 +234,17 @@ func (part *partition) overtake() {
 
 // news is those of the covers, each once, whose changes were not searchable before.
 func (p *progress) news(covers []cover) []cover {
+	var seen map[stream.Position]bool
+	if len(covers) > 1 {
+		seen = make(map[stream.Position]bool, len(covers))
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	seen := make(map[stream.Position]bool, len(covers))
 	return slices.DeleteFunc(covers, func(c cover) bool {
 		known := seen[c.at] || p.isSearchable(c.at)
-		seen[c.at] = true
+		if seen != nil {
+			seen[c.at] = true
+		}
 		return known
 	})
 }
