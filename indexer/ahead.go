@@ -54,10 +54,9 @@ func (p *pipeline) ahead(ctx context.Context) error {
 
 // heldBack notes whether reading is paused now, or was since it last had everything.
 func (p *pipeline) heldBack(paused bool) {
-	_, more, _ := p.progress.reading()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.behind = paused || p.behind && more
+	p.behind = paused || p.behind && p.progress.unread()
 }
 
 // worthReadingOn tells whether what holds reading back is mostly history: what is as urgent as that gains nothing from being read first.
@@ -87,7 +86,7 @@ func (p *pipeline) readOn(ctx context.Context) error {
 	p.mu.Lock()
 	terms := p.terms
 	p.mu.Unlock()
-	next, _, _ := p.progress.reading()
+	next := p.progress.next()
 	ends, err := p.log.Ends(ctx)
 	if err != nil {
 		return err
@@ -138,8 +137,7 @@ func (p *pipeline) stillAhead(next map[int32]int64, terms uint64) bool {
 	p.mu.Lock()
 	same, behind := p.terms == terms, p.behind
 	p.mu.Unlock()
-	read, _, _ := p.progress.reading()
-	for id, offset := range read {
+	for id, offset := range p.progress.next() {
 		behind = behind || offset < next[id]
 	}
 	return same && behind
@@ -151,7 +149,7 @@ func (p *pipeline) roomAhead(ctx context.Context) error {
 		p.mu.Lock()
 		full := p.beyond > p.aheadBytes()
 		p.mu.Unlock()
-		if _, _, beyond := p.progress.reading(); !full && beyond < aheadMost {
+		if !full && p.progress.beyond() < aheadMost {
 			return nil
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {

@@ -373,7 +373,7 @@ func TestAnEditIsReadBehindABacklog(t *testing.T) {
 		if n := x.counts.changes.Load(); n != int64(len(x.tape.changes)) {
 			t.Errorf("%d changes were counted of %d", n, len(x.tape.changes))
 		}
-		if _, _, beyond := x.progress.reading(); beyond != 0 {
+		if beyond := x.progress.beyond(); beyond != 0 {
 			t.Errorf("%d changes are remembered as beyond the end", beyond)
 		}
 		x.tape.mu.Lock()

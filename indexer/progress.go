@@ -141,17 +141,37 @@ func (part *partition) refused(offset int64) bool {
 	return part.early[offset] || slices.Contains(part.rejected, offset)
 }
 
-// reading returns the next offset to be read of each partition, whether more than that is known to be there, and how many changes beyond are searchable already.
-func (p *progress) reading() (next map[int32]int64, more bool, beyond int) {
+// next is the next offset to be read of each partition.
+func (p *progress) next() map[int32]int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	next = make(map[int32]int64, len(p.partitions))
+	next := make(map[int32]int64, len(p.partitions))
 	for id, part := range p.partitions {
 		next[id] = part.fetched
-		more = more || part.fetched < part.end.Offset
-		beyond += len(part.early)
 	}
-	return next, more, beyond
+	return next
+}
+
+// unread tells whether more is known to be there than was read.
+func (p *progress) unread() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.partitions {
+		if part.fetched < part.end.Offset {
+			return true
+		}
+	}
+	return false
+}
+
+// beyond is how many changes above applied are known to be searchable, or rejected, early.
+func (p *progress) beyond() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, part := range p.partitions {
+		n += len(part.early)
+	}
+	return n
 }
 
 // observe notes how far a partition reaches.

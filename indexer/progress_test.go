@@ -217,7 +217,7 @@ func TestWhatWasReadOnToIsNoProgress(t *testing.T) {
 		t.Errorf("while it is written the checkpoint is %d, and whoever waits for it is told: %v", checkpoint, p.isSearchable(beyond[0]))
 	}
 	p.finish(beyond, nil)
-	if next, more, n := p.reading(); p.committable()[0] != 3 || !p.isSearchable(beyond[0]) || p.isSearchable(at(0, 6)) || p.hasRead(beyond[0]) || next[0] != 4 || !more || n != 1 {
+	if next, more, n := p.next(), p.unread(), p.beyond(); p.committable()[0] != 3 || !p.isSearchable(beyond[0]) || p.isSearchable(at(0, 6)) || p.hasRead(beyond[0]) || next[0] != 4 || !more || n != 1 {
 		t.Errorf("written, %d is applied, %d read next, %d known beyond", p.committable()[0], next[0], n)
 	}
 	p.finish([]stream.Position{at(0, 3)}, nil)
@@ -225,7 +225,7 @@ func TestWhatWasReadOnToIsNoProgress(t *testing.T) {
 		t.Errorf("when reading comes to it %d is applied", p.committable()[0])
 	}
 	p.finish(beyond, nil)
-	if _, more, n := p.reading(); p.committable()[0] != 8 || more || n != 0 || !p.caughtUp() {
+	if more, n := p.unread(), p.beyond(); p.committable()[0] != 8 || more || n != 0 || !p.caughtUp() {
 		t.Errorf("at the end %d is applied, and %d are known beyond", p.committable()[0], n)
 	}
 }
@@ -248,7 +248,7 @@ func TestEveryRefusalBeyondReadingIsRemembered(t *testing.T) {
 		p.deliver(position)
 		p.finish([]stream.Position{position}, nil)
 	}
-	if _, _, n := p.reading(); n != 0 {
+	if n := p.beyond(); n != 0 {
 		t.Errorf("%d are known beyond", n)
 	}
 }

@@ -220,15 +220,20 @@ func (l *tail) beyond(ctx context.Context, g *generation) []*task {
 		return nil
 	}
 	stored, err := l.indexer.config.Store.Current(ctx, g.name, keys)
-	if delayed, ok := l.indexer.config.Store.(vectordb.Delayed); ok && err == nil {
-		err = delayed.Visible(ctx, g.name)
-	}
 	if err != nil {
 		return nil
 	}
 	found := make(map[*task]bool)
 	for i, t := range asked {
-		found[t] = stored[i].Version >= t.content.Version
+		if stored[i].Version >= t.content.Version {
+			found[t] = true
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	if delayed, ok := l.indexer.config.Store.(vectordb.Delayed); ok && delayed.Visible(ctx, g.name) != nil {
+		return nil
 	}
 	l.mu.Lock()
 	var due []*task // reading the log may have begun anew meanwhile: what is not pending any more is not settled
