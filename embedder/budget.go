@@ -431,13 +431,13 @@ func (b *budget) throttled(c charge, r Report, failed *Error, now time.Time) {
 		return // it was under way when an earlier one was refused: the same news
 	}
 	b.refusals++
-	requests, tokens := b.rates()
+	unlimited := b.unlimited()
 	if b.strikes++; now.Sub(b.struck) > strikeMemory {
 		b.strikes = 1
 	}
 	b.struck = now
 	// Where limits are known, a refusal now and then is an accident: two requests that came there together. Many are another limit than the known one.
-	if !b.stated && (math.IsInf(requests, 1) && math.IsInf(tokens, 1) || b.learned.rate > 0 || b.strikes >= strikesMost) {
+	if !b.stated && (unlimited || b.learned.rate > 0 || b.strikes >= strikesMost) {
 		b.learned.refuse(c, now)
 	}
 	// Whatever was told, a refusal is followed by a pause; and where it was not the first, by a longer one than the account says.

@@ -602,7 +602,7 @@ func (b *Batcher) land(f *flight, vectors [][]float32, report Report, err error)
 		failed = &Error{Op: b.Name(), Input: -1, Err: err}
 	}
 	took := now.Sub(f.charge.sent)
-	if requests, tokens := l.budget.rates(); math.IsInf(requests, 1) && math.IsInf(tokens, 1) {
+	if l.budget.unlimited() {
 		f.share.use(took / time.Duration(max(1, l.most-l.reserve)))
 	}
 	l.budget.settle(f.charge, report, failed, now)
